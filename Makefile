@@ -1,0 +1,21 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+.PHONY: demo build test check setup fmt clippy deny doc unit
+
+demo: build ## Build, then run the whole of Ameles on a bundled synthetic fleet
+	cargo run --release -- demo
+
+build:
+	cargo build --release
+
+test: ## Every check, installing what it needs
+	scripts/test.sh
+
+setup:
+	scripts/setup.sh
+
+fmt:
+	cargo fmt --all --check
+clippy:
+	cargo clippy --release --workspace --all-targets -- -D warnings
+unit:
+	cargo test --release --workspace

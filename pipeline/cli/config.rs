@@ -1,0 +1,294 @@
+//! `ameles.toml`, and the same keys from the environment.
+//!
+//! Unknown keys and bad values are refused with file, line and what would be
+//! right. Every key is also `AMELES__SECTION__KEY`. No secret stands in here:
+//! only where it is found.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use serde::Deserialize;
+
+/// The whole configuration.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `[warehouse]`
+    pub warehouse: WarehouseConfig,
+    /// `[keys]`
+    pub keys: KeysConfig,
+    /// `[privacy]`
+    pub privacy: PrivacyConfig,
+    /// `[ingest]`
+    pub ingest: IngestConfig,
+    /// `[erasure]`
+    pub erasure: ErasureConfig,
+    /// `[server]`
+    pub server: ServerConfig,
+    /// `[maintenance]`
+    pub maintenance: MaintenanceConfig,
+    /// `[retention]`
+    pub retention: RetentionConfig,
+    /// `[[report]]`
+    #[serde(rename = "report")]
+    pub reports: Vec<ReportConfig>,
+}
+
+/// Where the Delta tables are.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WarehouseConfig {
+    /// A folder, relative to the home.
+    pub location: String,
+}
+
+/// Where the key-encryption key is found: one of three.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeysConfig {
+    /// A file (default `<home>.key`, mode 0600).
+    pub file: Option<PathBuf>,
+    /// An environment variable with base64.
+    pub env: Option<String>,
+    /// A command that prints base64.
+    pub command: Option<Vec<String>>,
+}
+
+/// The smallest group.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PrivacyConfig {
+    /// No answer to an analyst rests on fewer devices or users.
+    pub k: u32,
+}
+
+/// Bounds of ingest.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IngestConfig {
+    /// The longest line, in bytes.
+    pub line_bytes_max: usize,
+    /// The largest HTTP body, in bytes.
+    pub body_bytes_max: usize,
+    /// The most events in a commit.
+    pub batch_rows_max: usize,
+}
+
+/// How erasure works.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ErasureConfig {
+    /// Seconds that replaced files stay for readers that still have them open.
+    pub purge_grace_s: u64,
+    /// Days for which an erased subject stays suppressed, from its last dropped event on.
+    pub suppression_horizon_days: u32,
+    /// The journal outside the home (default `<home>.journal`).
+    pub journal: Option<PathBuf>,
+    /// Seconds between runs of `serve`.
+    pub interval_s: u64,
+}
+
+/// Where `serve` listens.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Certificate chain (PEM); required where the address is not loopback.
+    pub tls_certificate: Option<PathBuf>,
+    /// Private key (PEM).
+    pub tls_key: Option<PathBuf>,
+    /// The longest query, in seconds.
+    pub query_timeout_s: u64,
+}
+
+/// How `serve` looks after the tables.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MaintenanceConfig {
+    /// Seconds between looks.
+    pub interval_s: u64,
+    /// Runs of a month beyond which it is compacted.
+    pub runs_max: usize,
+}
+
+/// Retention deletes nothing until it is enforced.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionConfig {
+    /// Whether expired months are deleted.
+    pub enforce: bool,
+}
+
+/// A scheduled report.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportConfig {
+    /// The report's name.
+    pub name: String,
+    /// When, as cron in UTC.
+    pub schedule: String,
+}
+
+impl Default for WarehouseConfig {
+    fn default() -> Self {
+        Self { location: "warehouse".to_owned() }
+    }
+}
+impl Default for PrivacyConfig {
+    fn default() -> Self {
+        Self { k: 10 }
+    }
+}
+impl Default for IngestConfig {
+    fn default() -> Self {
+        let limits = ameles_core::Limits::default();
+        Self { line_bytes_max: limits.line_bytes_max, body_bytes_max: limits.body_bytes_max, batch_rows_max: limits.batch_rows_max }
+    }
+}
+impl Default for ErasureConfig {
+    fn default() -> Self {
+        Self { purge_grace_s: 60, suppression_horizon_days: 400, journal: None, interval_s: 900 }
+    }
+}
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), tls_certificate: None, tls_key: None, query_timeout_s: 60 }
+    }
+}
+impl Default for MaintenanceConfig {
+    fn default() -> Self {
+        Self { interval_s: 10, runs_max: 16 }
+    }
+}
+
+/// What `ameles init` writes: every key with its default, explained.
+pub const TEMPLATE: &str = include_str!("ameles.toml");
+
+const PREFIX: &str = "AMELES__";
+
+impl Config {
+    /// Reads the file, then lays the environment's keys over it.
+    pub fn load(file: &Path, environment: impl IntoIterator<Item = (String, String)>) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read {}; `ameles init` makes a home", file.display()))?;
+        // The file alone first: its errors then carry its lines.
+        let alone: Self = toml::from_str(&text).map_err(|error| anyhow!("{}: {error}", file.display()))?;
+        let overrides: Vec<_> = environment.into_iter().filter(|(key, _)| key.starts_with(PREFIX)).collect();
+        let config = if overrides.is_empty() {
+            alone
+        } else {
+            let mut table: toml::Table = toml::from_str(&text)?;
+            for (key, value) in &overrides {
+                lay_over(&mut table, key, value)?;
+            }
+            let names: Vec<_> = overrides.iter().map(|(key, _)| key.as_str()).collect();
+            table.try_into().map_err(|error| anyhow!("environment ({}): {error}", names.join(", ")))?
+        };
+        config.check().with_context(|| file.display().to_string())?;
+        Ok(config)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if self.privacy.k == 0 {
+            bail!("privacy.k is 0; the smallest group is 1 or more (10 unless there is a reason)");
+        }
+        if self.warehouse.location.contains("://") && !self.warehouse.location.starts_with("file://") {
+            bail!("warehouse.location: this build keeps tables in folders; give a path or file:// URL");
+        }
+        let secrets = [self.keys.file.is_some(), self.keys.env.is_some(), self.keys.command.is_some()];
+        if secrets.into_iter().filter(|given| *given).count() > 1 {
+            bail!("keys: give one of file, env and command");
+        }
+        if self.server.tls_certificate.is_some() != self.server.tls_key.is_some() {
+            bail!("server: tls_certificate and tls_key go together");
+        }
+        for (name, value, least) in [
+            ("ingest.line_bytes_max", self.ingest.line_bytes_max, 1_024),
+            ("ingest.body_bytes_max", self.ingest.body_bytes_max, 1_024),
+            ("ingest.batch_rows_max", self.ingest.batch_rows_max, 1_000),
+            ("maintenance.runs_max", self.maintenance.runs_max, 2),
+        ] {
+            if value < least {
+                bail!("{name} is {value}; the least is {least}");
+            }
+        }
+        if self.retention.enforce {
+            bail!("retention.enforce: deleting expired months is not built yet; leave it false");
+        }
+        for report in &self.reports {
+            if report.name != "monthly-activity" {
+                bail!("report {:?} is not known; there is monthly-activity", report.name);
+            }
+            crate::maintenance::parse_schedule(&report.schedule)?;
+        }
+        Ok(())
+    }
+
+    /// The bounds that the crates below hold.
+    pub fn limits(&self) -> ameles_core::Limits {
+        ameles_core::Limits {
+            line_bytes_max: self.ingest.line_bytes_max,
+            body_bytes_max: self.ingest.body_bytes_max,
+            batch_rows_max: self.ingest.batch_rows_max,
+            ..ameles_core::Limits::default()
+        }
+    }
+}
+
+fn lay_over(table: &mut toml::Table, key: &str, value: &str) -> anyhow::Result<()> {
+    let path: Vec<String> = key[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
+    let [section, name] = path.as_slice() else { bail!("{key}: write AMELES__SECTION__KEY") };
+    let section = table.entry(section.clone()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    let toml::Value::Table(section) = section else { bail!("{key}: {} is no section with keys", path[0]) };
+    // A number, a boolean or an array as in TOML; anything else is text.
+    let parsed = toml::from_str::<toml::Table>(&format!("v = {value}")).ok().and_then(|mut table| table.remove("v"));
+    section.insert(name.clone(), parsed.unwrap_or_else(|| toml::Value::String(value.to_owned())));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ameles.toml");
+        std::fs::write(&file, text).unwrap();
+        Config::load(&file, env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn the_template_is_the_default() {
+        let config = load(TEMPLATE, &[]).unwrap();
+        assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_file_line_and_what_would_be_right() {
+        let error = load("[server]\nlisten = \"127.0.0.1:1\"\n[privacy]\nkk = 3\n", &[]).unwrap_err();
+        assert!(error.contains("ameles.toml") && error.contains("line 4") && error.contains("expected `k`"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_lays_over_the_file() {
+        let config = load("[privacy]\nk = 3\n", &[("AMELES__PRIVACY__K", "7"), ("AMELES__SERVER__LISTEN", "127.0.0.1:9")]).unwrap();
+        assert_eq!((config.privacy.k, config.server.listen.port()), (7, 9));
+        assert!(load("", &[("AMELES__PRIVACY__KK", "7")]).unwrap_err().contains("AMELES__PRIVACY__KK"));
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        for (text, word) in [
+            ("[privacy]\nk = 0", "privacy.k"),
+            ("[privacy]\nk = \"x\"", "line 2"),
+            ("[keys]\nfile = \"a\"\nenv = \"B\"", "one of"),
+            ("[warehouse]\nlocation = \"s3://b\"", "warehouse.location"),
+            ("[[report]]\nname = \"monthly-activity\"\nschedule = \"whenever\"", "schedule"),
+        ] {
+            let error = load(text, &[]).unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}

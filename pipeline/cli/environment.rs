@@ -1,0 +1,162 @@
+//! An opened home: keys, ledger, contract and warehouse, ready for a command.
+
+use std::sync::Arc;
+
+use ameles_core::{Clock, SharedClock, SharedRandom, SystemClock, SystemRandom};
+use ameles_erasure::{Eraser, EraserParts};
+use ameles_ingest::{EnvParts, IngestEnv};
+use ameles_ledger::{Ledger, LedgerKeys, LedgerOptions};
+use ameles_pseudonym::{KeyEncryptionKey, Keyring};
+use ameles_queries::{Completeness, Guard, Metrics, SqlLimits};
+use ameles_schemas::{Contract, Policy};
+use ameles_store::{ReadView, Warehouse};
+use anyhow::{Context, anyhow, bail};
+
+use crate::config::{Config, KeysConfig};
+use crate::failure::Failure;
+use crate::home::Location;
+
+/// Everything that a command works with.
+pub struct Environment {
+    /// Where it lies.
+    pub home: Location,
+    /// The configuration.
+    pub config: Config,
+    /// The data contract, latest version.
+    pub contract: Arc<Contract>,
+    /// The policy by country.
+    pub policy: Arc<Policy>,
+    /// The keys.
+    pub keyring: Arc<Keyring>,
+    /// Requests, suppressions, consents, tokens.
+    pub ledger: Ledger,
+    /// The tables.
+    pub warehouse: Warehouse,
+    /// The machine's clock.
+    pub clock: SharedClock,
+    /// The machine's randomness.
+    pub random: SharedRandom,
+}
+
+impl Environment {
+    /// Opens a home.
+    ///
+    /// # Errors
+    /// A usage failure where configuration, policy, contract or key are wrong.
+    pub async fn open(home: &Location) -> Result<Self, Failure> {
+        let config = home.load_config()?;
+        let policy = home.load_policy()?;
+        let contract = home.load_contract()?;
+        let (clock, random) = system();
+        let kek = load_key(home, &config.keys).map_err(Failure::usage)?;
+        let mut keyring = Keyring::open(&home.keyring(), &kek).map_err(Failure::usage)?;
+        keyring.ensure_domains(&domains(&contract), &*clock, &*random)?;
+        let options = ledger_options(home, &config);
+        let ledger = Ledger::open_with(options, ledger_keys(&keyring)?, clock.clone(), random.clone()).await?;
+        let warehouse = Warehouse::create(&home.warehouse(&config), contract.tables()).await?.with_clock(clock.clone());
+        Ok(Self { home: home.clone(), config, contract, policy, keyring: Arc::new(keyring), ledger, warehouse, clock, random })
+    }
+
+    /// What ingest works with.
+    pub fn ingest(&self) -> Result<Arc<IngestEnv>, Failure> {
+        let parts = EnvParts {
+            contract: self.contract.clone(),
+            policy: self.policy.clone(),
+            keyring: &self.keyring,
+            ledger: self.ledger.clone(),
+            warehouse: self.warehouse.clone(),
+            clock: self.clock.clone(),
+            random: self.random.clone(),
+            limits: self.config.limits(),
+            k: self.config.privacy.k,
+        };
+        Ok(Arc::new(IngestEnv::new(parts)?))
+    }
+
+    /// What erasure works with.
+    pub fn eraser(&self) -> Arc<Eraser> {
+        Arc::new(Eraser::new(EraserParts {
+            warehouse: self.warehouse.clone(),
+            ledger: self.ledger.clone(),
+            keyring: self.keyring.clone(),
+            contract: self.contract.clone(),
+            policy: self.policy.clone(),
+            clock: self.clock.clone(),
+            random: self.random.clone(),
+            home: self.home.root().to_owned(),
+            journal: self.home.journal(&self.config),
+            purge_grace_s: self.config.erasure.purge_grace_s,
+            suppression_horizon_days: self.config.erasure.suppression_horizon_days,
+        }))
+    }
+
+    /// The metrics over the present snapshot and suppressions.
+    pub async fn metrics(&self) -> Result<(Arc<ReadView>, Metrics), Failure> {
+        let view = ReadView::open(&self.warehouse, self.ledger.suppressions().await?).await?;
+        let limits = SqlLimits { timeout: std::time::Duration::from_secs(self.config.server.query_timeout_s), ..SqlLimits::default() };
+        let metrics = Metrics::new(view.clone(), completeness(&*self.clock)).with_limits(limits);
+        Ok((view, metrics))
+    }
+
+    /// The guard for the local operator: `--k`, or the configuration's.
+    pub fn guard(&self, k: Option<u32>) -> Result<Guard, Failure> {
+        match k.unwrap_or(self.config.privacy.k) {
+            0 => Err(Failure::misuse("--k 0: the smallest group is 1 or more")),
+            1 => Ok(Guard::None),
+            k => Ok(Guard::K(k)),
+        }
+    }
+}
+
+/// How far answers can be relied on: with files and HTTP alone every source is idle or up to date.
+pub fn completeness(clock: &dyn Clock) -> Completeness {
+    let watermark = clock.now();
+    Completeness { watermark, closed_before: ameles_ingest::closed_before(watermark) }
+}
+
+/// The machine's clock and randomness.
+pub fn system() -> (SharedClock, SharedRandom) {
+    (Arc::new(SystemClock), Arc::new(SystemRandom))
+}
+
+/// The pseudonymisation domains of a contract, with the one of event keys.
+pub fn domains(contract: &Contract) -> Vec<&str> {
+    contract.domains()
+}
+
+/// Where the ledger and its journal lie.
+pub fn ledger_options(home: &Location, config: &Config) -> LedgerOptions {
+    LedgerOptions {
+        path: home.ledger(),
+        journal: home.journal(config),
+        horizon_days: config.erasure.suppression_horizon_days,
+    }
+}
+
+/// The ledger's own keys.
+pub fn ledger_keys(keyring: &Keyring) -> Result<LedgerKeys, Failure> {
+    let key = |purpose: &str| keyring.secret(purpose).map(|key| *key.expose());
+    Ok(LedgerKeys::new(key("suppression")?, key("journal")?, key("audit")?))
+}
+
+/// Finds the key-encryption key where the configuration says.
+pub fn load_key(home: &Location, keys: &KeysConfig) -> anyhow::Result<KeyEncryptionKey> {
+    if let Some(name) = &keys.env {
+        let text = std::env::var(name).map_err(|_| anyhow!("keys.env: the variable {name} is not set"))?;
+        return KeyEncryptionKey::from_base64(&text).with_context(|| format!("keys.env: {name}"));
+    }
+    if let Some(command) = &keys.command {
+        let [program, arguments @ ..] = command.as_slice() else { bail!("keys.command is empty; write [\"program\", \"argument\"]") };
+        let output = std::process::Command::new(program)
+            .args(arguments)
+            .stderr(std::process::Stdio::inherit())
+            .output()
+            .with_context(|| format!("keys.command: cannot run {program}"))?;
+        if !output.status.success() {
+            bail!("keys.command: {program} ended with {}", output.status);
+        }
+        let text = String::from_utf8(output.stdout).map_err(|_| anyhow!("keys.command: {program} did not print base64"))?;
+        return KeyEncryptionKey::from_base64(text.trim()).context("keys.command");
+    }
+    Ok(KeyEncryptionKey::load(&home.key_file(keys))?)
+}

@@ -1,0 +1,59 @@
+//! How a command ends when it does not end well.
+
+use std::process::ExitCode;
+
+/// Done.
+pub const DONE: u8 = 0;
+/// Failed.
+pub const FAILED: u8 = 1;
+/// Wrong usage or configuration.
+pub const USAGE: u8 = 2;
+/// Done, but events were rejected and `--strict` was given.
+pub const REJECTED: u8 = 3;
+
+/// An error with the exit code that says which kind it is.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    error: anyhow::Error,
+}
+
+impl Failure {
+    /// The command was right and did not succeed.
+    pub fn failed(error: impl Into<anyhow::Error>) -> Self {
+        Self { code: FAILED, error: error.into() }
+    }
+    /// The arguments or the configuration are wrong.
+    pub fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self { code: USAGE, error: error.into() }
+    }
+    /// Wrong usage, told in words.
+    pub fn misuse(message: impl Into<String>) -> Self {
+        Self { code: USAGE, error: anyhow::anyhow!(message.into()) }
+    }
+    /// Adds what was being done.
+    #[must_use]
+    pub fn context(self, doing: impl std::fmt::Display + Send + Sync + 'static) -> Self {
+        Self { code: self.code, error: self.error.context(doing) }
+    }
+    /// The error without its exit code.
+    pub fn into_error(self) -> anyhow::Error {
+        self.error
+    }
+    /// The error, for a record of it.
+    pub const fn error(&self) -> &anyhow::Error {
+        &self.error
+    }
+    /// Prints the error with its causes to standard error.
+    #[expect(clippy::print_stderr, reason = "the place where errors reach the user")]
+    pub fn report(&self) -> ExitCode {
+        eprintln!("error: {:#}", self.error);
+        ExitCode::from(self.code)
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::failed(error)
+    }
+}

@@ -1,0 +1,149 @@
+//! What `serve` does on its own: settling, compaction, erasure runs, purge, scheduled reports.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ameles_core::{Month, Timestamp};
+use ameles_erasure::Eraser;
+use ameles_ingest::{closed_before, is_closed};
+use ameles_schemas::Table;
+use ameles_store::{Maintainer, Rewrite, Snapshot};
+use anyhow::{Context, anyhow};
+use chrono::DateTime;
+use croner::Cron;
+use tokio::sync::watch;
+
+use crate::environment::Environment;
+use crate::failure::Failure;
+
+/// Reads a cron schedule.
+///
+/// # Errors
+/// When it is none, saying what one looks like.
+pub fn parse_schedule(text: &str) -> anyhow::Result<Cron> {
+    text.parse::<Cron>().map_err(|error| anyhow!("schedule {text:?}: {error}; write cron such as \"0 6 1 * *\" (minute hour day month weekday)"))
+}
+
+/// Works until told to stop. A failure is logged and tried again at the next look: nothing of it is lost,
+/// since every step starts from the tables and the ledger.
+pub async fn work(environment: Arc<Environment>, eraser: Arc<Eraser>, mut stop: watch::Receiver<bool>) {
+    let mut next_erasure = environment.clock.now();
+    let interval = Duration::from_secs(environment.config.maintenance.interval_s.max(1));
+    loop {
+        if let Err(error) = look_after_tables(&environment).await {
+            tracing::error!("maintenance: {error:#}");
+        }
+        let now = environment.clock.now();
+        let due = now >= next_erasure;
+        if due {
+            let every = i64::try_from(environment.config.erasure.interval_s).unwrap_or(i64::MAX);
+            next_erasure = now.plus_secs(every);
+        }
+        if let Err(error) = erase(&eraser, due).await {
+            tracing::error!("erasure run: {error:#}");
+        }
+        if let Err(error) = reports(&environment).await {
+            tracing::error!("scheduled report: {error:#}");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            _ = stop.changed() => return,
+        }
+    }
+}
+
+/// Settles closed months and compacts those with many runs.
+async fn look_after_tables(environment: &Environment) -> anyhow::Result<()> {
+    let snapshot = environment.warehouse.snapshot().await?;
+    let months = months_to_rewrite(&snapshot, environment.clock.now(), environment.config.maintenance.runs_max);
+    let Some(mut maintainer) = environment.warehouse.try_maintainer(&*environment.random).await? else { return Ok(()) };
+    maintainer.recover().await?;
+    for (month, closed) in months {
+        rewrite(environment, &maintainer, month, closed).await?;
+    }
+    maintainer.purge(environment.config.erasure.purge_grace_s, &environment.clock).await?;
+    Ok(())
+}
+
+async fn rewrite(environment: &Environment, maintainer: &Maintainer, month: Month, closed: bool) -> anyhow::Result<()> {
+    let suppressed = Arc::new(environment.ledger.suppressions().await?.carried_out());
+    let done = maintainer.rewrite_month(month, &Rewrite { suppressed, closed }, &|_, _| {}).await?;
+    tracing::info!("{month}: {} rows, {} duplicates removed{}", done.rows_after, done.duplicates, if closed { ", settled" } else { "" });
+    Ok(())
+}
+
+/// Months that closed and were not settled since, and open months with more runs than they should have.
+fn months_to_rewrite(snapshot: &Snapshot, now: Timestamp, runs_max: usize) -> Vec<(Month, bool)> {
+    let _first_open = closed_before(now);
+    snapshot
+        .months(Table::Events)
+        .into_iter()
+        .filter_map(|month| {
+            let closed = is_closed(month, now);
+            let runs = snapshot.files(Table::Events).iter().filter(|file| file.month == month && file.settled.is_none()).count();
+            let due = if closed { !snapshot.is_closed(month) } else { runs > runs_max };
+            due.then_some((month, closed))
+        })
+        .collect()
+}
+
+async fn erase(eraser: &Eraser, due: bool) -> anyhow::Result<()> {
+    if due {
+        eraser.run_if_pending("schedule", &ameles_erasure::Silent).await?;
+    } else {
+        eraser.run_if_requested("schedule", &ameles_erasure::Silent).await?;
+    }
+    Ok(())
+}
+
+/// Runs each report whose latest scheduled instant has no run yet: once, however many were missed.
+async fn reports(environment: &Environment) -> anyhow::Result<()> {
+    for report in &environment.config.reports {
+        let now = chrono_time(environment.clock.now())?;
+        let scheduled = parse_schedule(&report.schedule)?.find_previous_occurrence(&now, true).context("the schedule has no instant before now")?;
+        let scheduled = Timestamp::from_micros(scheduled.timestamp_micros());
+        let last = environment.ledger.last_report_run(&report.name).await?;
+        // The first look at a schedule does not run what was due before there was a server.
+        let Some(since) = last.and_then(|last| last.run.scheduled) else {
+            let known = environment.ledger.setting(&format!("report.{}.since", report.name)).await?;
+            match known.and_then(|text| text.parse::<Timestamp>().ok()) {
+                Some(since) if since < scheduled => run_report(environment, &report.name, scheduled).await?,
+                Some(_) => {}
+                None => {
+                    let since = environment.clock.now().to_string();
+                    environment.ledger.set_setting(&format!("report.{}.since", report.name), Some(&since), "schedule").await?;
+                }
+            }
+            continue;
+        };
+        if since < scheduled {
+            run_report(environment, &report.name, scheduled).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn run_report(environment: &Environment, name: &str, scheduled: Timestamp) -> anyhow::Result<()> {
+    let month = scheduled.month().plus(-1);
+    crate::report::run_recorded(environment, name, month, Some(scheduled), "schedule").await.map_err(Failure::into_error)?;
+    tracing::info!("wrote the report {name} for {month}");
+    Ok(())
+}
+
+fn chrono_time(at: Timestamp) -> anyhow::Result<DateTime<chrono::Utc>> {
+    DateTime::from_timestamp_micros(at.micros()).context("the clock shows a time that no calendar has")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules_are_cron_in_utc() {
+        let cron = parse_schedule("0 6 1 * *").unwrap();
+        let at = chrono_time("2018-10-02T00:00:00Z".parse().unwrap()).unwrap();
+        let before = cron.find_previous_occurrence(&at, true).unwrap();
+        assert_eq!(Timestamp::from_micros(before.timestamp_micros()).to_string(), "2018-10-01T06:00:00Z");
+        assert!(parse_schedule("whenever").unwrap_err().to_string().contains("schedule"));
+    }
+}

@@ -1,0 +1,111 @@
+//! `ameles serve`
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use ameles_dashboards::{ServerParts, ServerState, TlsFiles, router};
+use ameles_ingest::{Collector, CollectorOptions};
+use ameles_ledger::JournalCheck;
+use tokio::sync::watch;
+
+use crate::args::ServeArgs;
+use crate::environment::Environment;
+use crate::failure::Failure;
+use crate::home::Location;
+use crate::maintenance;
+
+/// Serves until it is asked to stop.
+pub async fn run(home: &Location, args: &ServeArgs) -> Result<ExitCode, Failure> {
+    let environment = Arc::new(Environment::open(home).await?);
+    serve(environment, args.listen, || {}).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Serves; `ready` is told once connections are accepted.
+pub async fn serve(environment: Arc<Environment>, listen: Option<SocketAddr>, ready: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    take_up_journal(&environment).await?;
+    let eraser = environment.eraser();
+    let collector = Arc::new(Collector::start(environment.ingest()?, CollectorOptions::default()).await?);
+    let state = ServerState::new(ServerParts {
+        ledger: environment.ledger.clone(),
+        warehouse: environment.warehouse.clone(),
+        contract: environment.contract.clone(),
+        policy: environment.policy.clone(),
+        collector: Some(collector.clone()),
+        eraser: eraser.clone(),
+        clock: environment.clock.clone(),
+        random: environment.random.clone(),
+        k: environment.config.privacy.k,
+        limits: environment.config.limits(),
+        report_dir: environment.home.reports(),
+        query_timeout_s: environment.config.server.query_timeout_s,
+    });
+    let server = &environment.config.server;
+    let tls = match (&server.tls_certificate, &server.tls_key) {
+        (Some(certificate), Some(key)) => {
+            let root = environment.home.root();
+            Some(TlsFiles { certificate: root.join(certificate), key: root.join(key) })
+        }
+        _ => None,
+    };
+    let listen = listen.unwrap_or(server.listen);
+
+    let (stop, stopped) = watch::channel(false);
+    let maintenance = tokio::spawn(maintenance::work(environment.clone(), eraser, stopped.clone()));
+    let shutdown = {
+        let mut stopped = stopped;
+        async move {
+            let _sender_gone = stopped.wait_for(|stop| *stop).await;
+        }
+    };
+    let signals = tokio::spawn(async move {
+        stop_signal().await;
+        tracing::info!("stopping: what is waiting is stored first");
+        let _nobody_listens = stop.send(true);
+    });
+    let served = ameles_dashboards::serve(listen, tls, router(state), shutdown, move |address| {
+        tracing::info!("listening on {address}");
+        ready();
+    })
+    .await;
+    signals.abort();
+    collector.stop().await;
+    // Its every step is safe to stop at; waiting lets a commit end.
+    maintenance.abort();
+    let _aborted = maintenance.await;
+    served.map_err(|error| if error.is_usage() { Failure::usage(error) } else { Failure::failed(error) })
+}
+
+/// A ledger that is older than the journal learns from it before anything is served.
+async fn take_up_journal(environment: &Environment) -> Result<(), Failure> {
+    match environment.ledger.check_journal().await? {
+        JournalCheck::UpToDate => Ok(()),
+        JournalCheck::ReplayNeeded { entries } => {
+            tracing::warn!("the journal knows {entries} entries more than the ledger, which comes from a backup or a crash: replaying them");
+            let replayed = environment.ledger.replay_journal().await?;
+            tracing::warn!("replayed: {} requests entered again, {} taken up again", replayed.requests.len(), replayed.reopened.len());
+            Ok(())
+        }
+        JournalCheck::Missing => Err(Failure::failed(anyhow::anyhow!(
+            "the journal {} is gone: without it an erasure that a backup does not know could come back; restore it first",
+            environment.home.journal(&environment.config).display()
+        ))),
+        JournalCheck::Damaged { what } => Err(Failure::failed(anyhow::anyhow!(
+            "the journal {} is damaged ({what}): restore it first",
+            environment.home.journal(&environment.config).display()
+        ))),
+    }
+}
+
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        let _interrupted = tokio::signal::ctrl_c().await;
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

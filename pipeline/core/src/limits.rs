@@ -1,0 +1,28 @@
+//! Bounds that hold whatever the input.
+
+/// Bounds on what one event, request or batch may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest line or message, in bytes; a longer one is `too_large`.
+    pub line_bytes_max: usize,
+    /// The longest identifier after normalisation, in bytes.
+    pub identifier_bytes_max: usize,
+    /// The largest HTTP body, in bytes, after decompression.
+    pub body_bytes_max: usize,
+    /// The most events in one commit.
+    pub batch_rows_max: usize,
+    /// The most errors that a reply lists one by one.
+    pub errors_listed_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            line_bytes_max: 1 << 20,
+            identifier_bytes_max: 256,
+            body_bytes_max: 32 << 20,
+            batch_rows_max: 1 << 20,
+            errors_listed_max: 100,
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! Entering requests: identifiers become pseudonyms here and go no further.
+
+use std::io::Read;
+
+use ameles_core::{Subject, SubjectKind, Timestamp};
+use ameles_ledger::{NewRequest, RequestId};
+use ameles_pseudonym::{RawIdentifier, identify};
+use serde::Serialize;
+
+use crate::opendsr::{API_VERSION, CancellationReply, RequestReply, StatusReply, SubjectRequest, encode_blanked, kind_of};
+use crate::{Eraser, ErasureError};
+
+const DEFAULT_REGULATION: &str = "gdpr";
+const REFERENCE_LEN_MAX: usize = 64;
+/// The most requests that one list may hold.
+const LIST_ROWS_MAX: u64 = 1_000_000;
+/// The most bytes that one list may have.
+const LIST_BYTES_MAX: u64 = 256 << 20;
+
+/// What is told with a submission besides whom it names.
+#[derive(Clone, Debug, Default)]
+pub struct SubmitOptions {
+    /// `gdpr` where not given.
+    pub regulation: Option<String>,
+    /// When it was received; now where not given.
+    pub received: Option<Timestamp>,
+    /// The case number elsewhere, `[A-Za-z0-9-]{1,64}`.
+    pub reference: Option<String>,
+    /// Who enters it: a token's name or `cli`.
+    pub actor: String,
+}
+
+/// What became of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ListSubmission {
+    /// The requests entered, in the list's order.
+    pub requests: Vec<RequestId>,
+    /// The rows refused: submit them again, corrected.
+    pub refused: Vec<RefusedRow>,
+}
+
+/// A row of a list that was not entered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RefusedRow {
+    /// Line, from 1.
+    pub line: u64,
+    /// What would be right; never what was there.
+    pub reason: String,
+}
+
+impl Eraser {
+    /// Enters one request for each identifier. When this returns, ingest drops the subjects'
+    /// events and no query counts them, in every process.
+    ///
+    /// # Errors
+    /// When an identifier or option breaks its rule (nothing is entered then), or the ledger fails.
+    pub async fn submit(
+        &self,
+        identifiers: Vec<(SubjectKind, RawIdentifier)>,
+        options: &SubmitOptions,
+    ) -> Result<Vec<RequestId>, ErasureError> {
+        let terms = self.terms(options)?;
+        let mut requests = Vec::with_capacity(identifiers.len());
+        for (kind, identifier) in &identifiers {
+            requests.push(terms.request(*kind, self.subjects(*kind, identifier)?));
+        }
+        drop(identifiers);
+        Ok(self.ledger.submit_all(requests).await?)
+    }
+
+    /// Enters one request that names one subject by several identifiers.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub async fn submit_together(
+        &self,
+        identifiers: Vec<(SubjectKind, RawIdentifier)>,
+        options: &SubmitOptions,
+    ) -> Result<RequestId, ErasureError> {
+        let terms = self.terms(options)?;
+        let kind = identifiers.first().map(|(kind, _)| *kind).ok_or_else(|| ErasureError::refused("a request", "must name a device or a user"))?;
+        let mut subjects: Vec<(u32, Subject)> = Vec::new();
+        for (kind, identifier) in &identifiers {
+            for subject in self.subjects(*kind, identifier)? {
+                if !subjects.contains(&subject) {
+                    subjects.push(subject);
+                }
+            }
+        }
+        drop(identifiers);
+        Ok(self.ledger.submit(terms.request(kind, subjects)).await?)
+    }
+
+    /// Enters one request for each row of a CSV with the header `kind,identifier`. A row
+    /// that breaks a rule is refused with its line, and the others are entered.
+    ///
+    /// # Errors
+    /// When the text is no such list, an option breaks its rule, or the ledger fails.
+    pub async fn submit_list(&self, reader: impl Read, options: &SubmitOptions) -> Result<ListSubmission, ErasureError> {
+        let terms = self.terms(options)?;
+        let mut refused = Vec::new();
+        let mut requests = Vec::new();
+        read_list(reader, |line, row| {
+            let made = row.map_err(str::to_owned).and_then(|(kind, identifier)| {
+                self.subjects(kind, &identifier).map(|subjects| terms.request(kind, subjects)).map_err(|error| error.chain())
+            });
+            match made {
+                Ok(request) => requests.push(request),
+                Err(reason) => refused.push(RefusedRow { line, reason }),
+            }
+        })?;
+        let requests = if requests.is_empty() { Vec::new() } else { self.ledger.submit_all(requests).await? };
+        Ok(ListSubmission { requests, refused })
+    }
+
+    /// Enters an OpenDSR request; the same request sent again is answered, not entered again.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub async fn submit_opendsr(&self, request: SubjectRequest, actor: &str) -> Result<RequestReply, ErasureError> {
+        let options = SubmitOptions {
+            regulation: Some(request.regulation.clone()),
+            received: Some(request.submitted_time),
+            reference: Some(request.subject_request_id.clone()),
+            actor: actor.to_owned(),
+        };
+        self.terms(&options)?;
+        let encoded_request = encode_blanked(&request);
+        let subject_request_id = request.subject_request_id;
+        let mut identifiers = Vec::with_capacity(request.subject_identities.len());
+        for identity in request.subject_identities {
+            let kind = kind_of(&identity.identity_type, &self.contract)
+                .ok_or_else(|| ErasureError::refused("identity_type", "must be one that discovery lists"))?;
+            identifiers.push((kind, identity.identity_value));
+        }
+        let known = ameles_ledger::RequestFilter {
+            reference: Some(subject_request_id.clone()),
+            limit: Some(16),
+            ..ameles_ledger::RequestFilter::default()
+        };
+        let repeated = self.ledger.requests(&known).await?.into_iter().find(|request| request.actor == actor && request.state != ameles_ledger::RequestState::Cancelled);
+        let entered = match repeated {
+            Some(entered) => entered,
+            None => {
+                let id = self.submit_together(identifiers, &options).await?;
+                self.ledger.request(id).await?
+            }
+        };
+        Ok(RequestReply {
+            controller_id: actor.to_owned(),
+            expected_completion_time: entered.due,
+            received_time: entered.submitted,
+            encoded_request,
+            subject_request_id,
+            request_id: entered.id.to_string(),
+            api_version: API_VERSION.to_owned(),
+        })
+    }
+
+    /// An OpenDSR status.
+    ///
+    /// # Errors
+    /// When there is no such request, or the ledger fails.
+    pub async fn status_opendsr(&self, id: &str) -> Result<StatusReply, ErasureError> {
+        let request = self.find(id).await?;
+        let done = request.state == ameles_ledger::RequestState::Completed;
+        Ok(StatusReply {
+            controller_id: request.actor.clone(),
+            expected_completion_time: request.due,
+            subject_request_id: request.reference.clone().unwrap_or_else(|| request.id.to_string()),
+            request_id: request.id.to_string(),
+            request_status: request.state.as_str().to_owned(),
+            results_url: done.then(|| format!("/v1/requests/{}/certificate", request.id)),
+            api_version: API_VERSION.to_owned(),
+        })
+    }
+
+    /// Cancels by OpenDSR.
+    ///
+    /// # Errors
+    /// When there is no such request, a run has taken it up, or the ledger fails.
+    pub async fn cancel_opendsr(&self, id: &str, actor: &str) -> Result<CancellationReply, ErasureError> {
+        let request = self.find(id).await?;
+        self.ledger.cancel(request.id, actor).await?;
+        Ok(CancellationReply {
+            controller_id: actor.to_owned(),
+            subject_request_id: request.reference.unwrap_or_else(|| request.id.to_string()),
+            received_time: self.clock.now(),
+            api_version: API_VERSION.to_owned(),
+        })
+    }
+
+    /// The subject's pseudonyms under every key epoch.
+    pub(crate) fn subjects(&self, kind: SubjectKind, identifier: &RawIdentifier) -> Result<Vec<(u32, Subject)>, ErasureError> {
+        if identifier.expose().trim().is_empty() {
+            return Err(ErasureError::refused("the identifier", "is empty"));
+        }
+        Ok(identify(&self.keyring, &self.contract, kind, identifier)?)
+    }
+
+    fn terms(&self, options: &SubmitOptions) -> Result<Terms, ErasureError> {
+        let now = self.clock.now();
+        let received = options.received.unwrap_or(now);
+        if received > now {
+            return Err(ErasureError::refused("the date of receipt", "lies in the future"));
+        }
+        let regulation = options.regulation.as_deref().unwrap_or(DEFAULT_REGULATION).to_ascii_lowercase();
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
+        if regulation.is_empty() || regulation.len() > 32 || !regulation.bytes().all(plain) {
+            return Err(ErasureError::refused("the regulation", "must be a short name such as gdpr or ccpa"));
+        }
+        if options.reference.as_deref().is_some_and(|reference| !is_reference(reference)) {
+            return Err(ErasureError::refused("the reference", "must be 1 to 64 letters, digits or hyphens: a case number, not a name"));
+        }
+        let months = i32::try_from(self.policy.regime(None).erasure_months).unwrap_or(i32::MAX);
+        Ok(Terms {
+            regulation,
+            received,
+            due: received.plus_months(months),
+            reference: options.reference.clone(),
+            actor: options.actor.clone(),
+        })
+    }
+}
+
+/// What all requests of one submission share.
+struct Terms {
+    regulation: String,
+    received: Timestamp,
+    due: Timestamp,
+    reference: Option<String>,
+    actor: String,
+}
+
+impl Terms {
+    fn request(&self, kind: SubjectKind, subjects: Vec<(u32, Subject)>) -> NewRequest {
+        NewRequest {
+            subjects,
+            kind,
+            regulation: self.regulation.clone(),
+            received: self.received,
+            due: self.due,
+            reference: self.reference.clone(),
+            actor: self.actor.clone(),
+        }
+    }
+}
+
+pub(crate) fn is_reference(text: &str) -> bool {
+    (1..=REFERENCE_LEN_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+type Row = Result<(SubjectKind, RawIdentifier), &'static str>;
+
+/// Reads a list row by row; errors name lines, never what stands there.
+fn read_list(reader: impl Read, mut each: impl FnMut(u64, Row)) -> Result<(), ErasureError> {
+    let mut csv = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(reader.take(LIST_BYTES_MAX + 1));
+    let mut record = csv::ByteRecord::new();
+    let mut rows = 0;
+    let mut header_seen = false;
+    loop {
+        // The position is the place where the last row ended; blank lines before this one are counted by the record's own.
+        let read = csv.read_byte_record(&mut record);
+        let line = record.position().map_or(1, csv::Position::line);
+        match read {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(_) => return Err(ErasureError::List { line, rule: "it could not be read to its end; is the file whole?" }),
+        }
+        if !header_seen {
+            header_seen = true;
+            if !is_header(&record) {
+                return Err(ErasureError::List { line, rule: "the first line must be the header kind,identifier" });
+            }
+            continue;
+        }
+        rows += 1;
+        if rows > LIST_ROWS_MAX || record.position().is_some_and(|at| at.byte() > LIST_BYTES_MAX) {
+            return Err(ErasureError::List { line, rule: "the list is too long; split it" });
+        }
+        each(line, read_row(&record));
+    }
+    if header_seen { Ok(()) } else { Err(ErasureError::List { line: 1, rule: "it is empty; the first line must be the header kind,identifier" }) }
+}
+
+fn is_header(record: &csv::ByteRecord) -> bool {
+    let name = |at: usize| record.get(at).map(|name| name.strip_prefix(b"\xef\xbb\xbf").unwrap_or(name).trim_ascii().to_ascii_lowercase());
+    record.len() == 2 && name(0).as_deref() == Some(b"kind") && name(1).as_deref() == Some(b"identifier")
+}
+
+fn read_row(record: &csv::ByteRecord) -> Row {
+    let (Some(kind), Some(identifier), 2) = (record.get(0), record.get(1), record.len()) else {
+        return Err("a row has two fields: kind,identifier");
+    };
+    let kind = match kind.trim_ascii() {
+        b"device" => SubjectKind::Device,
+        b"user" => SubjectKind::User,
+        _ => return Err("the kind must be device or user"),
+    };
+    let text = std::str::from_utf8(identifier).map_err(|_| "the identifier is not UTF-8")?;
+    if text.trim().is_empty() {
+        return Err("the identifier is empty");
+    }
+    Ok((kind, RawIdentifier::new(text.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<(u64, Result<SubjectKind, &'static str>)>, ErasureError> {
+        let mut rows = Vec::new();
+        read_list(text.as_bytes(), |line, row| rows.push((line, row.map(|(kind, _)| kind))))?;
+        Ok(rows)
+    }
+
+    #[test]
+    fn a_list_is_read_row_by_row_and_bad_rows_are_named_by_line_only() {
+        let rows = read("\u{feff}kind,identifier\r\ndevice,\"800,1\"\r\nuser,u1\n\nfleet,x\ndevice,\ndevice,a,b\nuser\n").unwrap();
+        let lines: Vec<_> = rows.iter().map(|(line, row)| (*line, row.is_ok())).collect();
+        assert_eq!(lines, [(2, true), (3, true), (5, false), (6, false), (7, false), (8, false)]);
+        assert_eq!(rows[2].1, Err("the kind must be device or user"));
+        assert_eq!(rows[3].1, Err("the identifier is empty"));
+    }
+
+    #[test]
+    fn a_list_without_its_header_is_refused_whole() {
+        for text in ["", "device,800000002492\n", "kind;identifier\n"] {
+            let error = read(text).unwrap_err();
+            assert!(!error.to_string().contains("800000002492"), "{error}");
+        }
+        assert!(read("kind,identifier\n").unwrap().is_empty());
+    }
+
+    #[test]
+    fn references_are_case_numbers() {
+        assert!(is_reference("DSR-2026-00017"));
+        for text in ["", "jo@example.com", "a b", &"x".repeat(65)] {
+            assert!(!is_reference(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! What may become a row: identifiers turned into pseudonyms, then suppression,
+//! consent, closed months.
+//!
+//! A worker decides all that depends on the event alone. What a grant or
+//! withdrawal earlier in the same source may change is flagged, and decided in
+//! the source's order by [`Ordered`].
+
+mod identifier;
+mod ordered;
+
+use std::sync::Arc;
+
+use ameles_core::{DeviceId, EventKey, Month, Reason, Subject, SuppressionSet, Timestamp, UserId};
+use ameles_ledger::{ConsentBook, ConsentEvent, ConsentSource};
+use ameles_schemas::{Collection, Contract, Policy, Regime};
+
+pub(crate) use identifier::{Identifier, Unusable};
+pub(crate) use ordered::Ordered;
+
+use crate::batch::{ColumnPlan, Flags, Part, Row};
+use crate::decode::{Decoded, Decoder, Rejection, Scratch};
+use crate::undeclared::UndeclaredCounter;
+
+/// How far ahead of its arrival an event may lie.
+const AHEAD_SECS: i64 = 24 * 3600;
+/// The event that grants.
+const GRANTED: &str = "consent_granted";
+/// The event that withdraws.
+const WITHDRAWN: &str = "consent_withdrawn";
+
+/// What admission knows at one moment.
+#[derive(Clone)]
+pub(crate) struct View {
+    pub(crate) suppressions: Arc<SuppressionSet>,
+    pub(crate) consents: Arc<ConsentBook>,
+    pub(crate) arrival: Timestamp,
+    /// Months before have closed; none for files, which are never too late.
+    pub(crate) closed_before: Option<Month>,
+}
+
+/// The rules of one contract and policy. Shared by all threads.
+pub(crate) struct Admission {
+    pub(crate) decoder: Decoder,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) device: Identifier,
+    pub(crate) user: Option<Identifier>,
+    pub(crate) event_id: Option<Identifier>,
+    pub(crate) columns: Vec<ColumnPlan>,
+    /// Fields that are hashed or cut to be stored, and may turn out unusable.
+    pub(crate) may_refuse: Vec<usize>,
+}
+
+/// Reused from line to line by one thread.
+pub(crate) struct Worker {
+    pub(crate) scratch: Scratch,
+    pub(crate) undeclared: UndeclaredCounter,
+}
+
+impl Worker {
+    pub(crate) fn new(k: u32) -> Self {
+        Self { scratch: Scratch::default(), undeclared: UndeclaredCounter::new(k) }
+    }
+}
+
+impl Admission {
+    fn contract(&self) -> &Contract {
+        self.decoder.contract()
+    }
+
+    /// Decides one line, if it is an event at all. `only_partner` limits who may be spoken for.
+    pub(crate) fn line(&self, worker: &mut Worker, view: &View, only_partner: Option<&str>, line: &[u8], number: u64, part: &mut Part) {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            return;
+        }
+        let Worker { scratch, undeclared } = worker;
+        let rejection = match self.decoder.decode(scratch, line) {
+            Ok(event) => match self.event(&event, view, only_partner, number, part) {
+                Ok(device) => {
+                    if event.undeclared_count() > 0 {
+                        undeclared.note(&event, Some(device));
+                    }
+                    return;
+                }
+                Err(rejection) => rejection,
+            },
+            Err(rejection) => rejection,
+        };
+        let (partner, device) = self.salvage(scratch, undeclared, line);
+        part.reject(rejection, number, partner.as_deref(), device);
+    }
+
+    /// What a rejected line still says validly: partner and device.
+    fn salvage(&self, scratch: &mut Scratch, undeclared: &mut UndeclaredCounter, line: &[u8]) -> (Option<Box<str>>, Option<DeviceId>) {
+        let roles = self.contract().roles();
+        let device_ok = self.decoder.field_ok(scratch, line, roles.device);
+        let partner_field = roles.partner.filter(|field| self.decoder.field_ok(scratch, line, *field));
+        let Some(event) = self.decoder.salvage(scratch, line) else {
+            return (None, None);
+        };
+        let device = device_ok.then(|| self.device.key(&event, roles.device).ok().flatten()).flatten().map(DeviceId::from_bytes);
+        if event.undeclared_count() > 0 {
+            undeclared.note(&event, device);
+        }
+        (partner_field.and_then(|field| event.text(field)).map(Box::from), device)
+    }
+
+    fn event(
+        &self,
+        event: &Decoded<'_>,
+        view: &View,
+        only_partner: Option<&str>,
+        number: u64,
+        part: &mut Part,
+    ) -> Result<DeviceId, Rejection> {
+        let roles = self.contract().roles();
+        let ts = event.time(roles.time).ok_or(Rejection::of(Reason::MissingField, roles.time))?;
+        if ts > view.arrival.plus_secs(AHEAD_SECS) {
+            return Err(Rejection::of(Reason::FromFuture, roles.time));
+        }
+        if let Some(partner) = only_partner
+            && roles.partner.and_then(|field| event.text(field)) != Some(partner)
+        {
+            return Err(Rejection { reason: Reason::InvalidValue, field: roles.partner });
+        }
+        let keyed = |identifier: &Identifier, field: usize| {
+            identifier.key(event, field).map_err(|Unusable| Rejection::of(Reason::InvalidValue, field))
+        };
+        let device = keyed(&self.device, roles.device)?.ok_or(Rejection::of(Reason::MissingField, roles.device))?;
+        let device = DeviceId::from_bytes(device);
+        let user = match (&self.user, roles.user) {
+            (Some(identifier), Some(field)) => keyed(identifier, field)?.map(UserId::from_bytes),
+            _ => None,
+        };
+        let event_key = match (&self.event_id, roles.event_id) {
+            (Some(identifier), Some(field)) => keyed(identifier, field)?.map(EventKey),
+            _ => None,
+        };
+        for at in &self.may_refuse {
+            if self.columns[*at].refuses(event) {
+                return Err(Rejection::of(Reason::InvalidValue, self.columns[*at].field()));
+            }
+        }
+        let event_type = event.text(roles.event_type).ok_or(Rejection::of(Reason::MissingField, roles.event_type))?;
+        let suppressed = !view.suppressions.is_empty() && view.suppressions.covers(device, user, ts);
+        if event_type == GRANTED || event_type == WITHDRAWN {
+            return self.consent(event, event_type == GRANTED, device, user, ts, suppressed, part).map(|()| device);
+        }
+        let mut flags = Flags::default();
+        if suppressed {
+            flags = flags.with(Flags::SUPPRESSED);
+        }
+        if !view.consents.is_empty() && consent_known(&view.consents, device, user) {
+            flags = flags.with(Flags::CONSENT_KNOWN);
+        }
+        if !self.stamp_ok(event) {
+            flags = flags.with(Flags::NO_STAMP);
+        }
+        if view.closed_before.is_some_and(|open| ts.month() < open) {
+            flags = flags.with(Flags::TOO_LATE);
+        }
+        if !flags.waits() {
+            if flags.has(Flags::NO_STAMP) {
+                return Err(Rejection::whole(Reason::NoConsent));
+            }
+            if flags.has(Flags::TOO_LATE) {
+                return Err(Rejection::of(Reason::TooLate, roles.time));
+            }
+        }
+        let row = Row {
+            device: device.as_u128(),
+            user: user.map_or(0, |user| user.as_u128()),
+            event_key: event_key.map_or(0, |key| u128::from_be_bytes(key.0)),
+            ts: ts.micros(),
+        };
+        part.accept(row, number, flags, &self.columns, event_type, event);
+        Ok(device)
+    }
+
+    /// A grant or withdrawal: the user's where the event names one, else the device's.
+    #[expect(clippy::too_many_arguments, reason = "all of them come from one event")]
+    fn consent(
+        &self,
+        event: &Decoded<'_>,
+        granted: bool,
+        device: DeviceId,
+        user: Option<UserId>,
+        ts: Timestamp,
+        suppressed: bool,
+        part: &mut Part,
+    ) -> Result<(), Rejection> {
+        if suppressed && !granted {
+            // Nothing of a suppressed subject is collected; to withdraw says nothing new.
+            return Err(Rejection::whole(Reason::Suppressed));
+        }
+        let roles = self.contract().roles();
+        let subject = user.map_or(Subject::Device(device), Subject::User);
+        let policy = roles.consent_policy.and_then(|field| event.text(field)).map(str::to_owned);
+        let purposes = roles.consent_purposes.map(|field| event.list(field).map(str::to_owned).collect()).unwrap_or_default();
+        part.consent(ConsentEvent { subject, granted, at: ts, policy, purposes, source: ConsentSource::Event }, suppressed);
+        Ok(())
+    }
+
+    /// Whether the event carries the stamp that its regime asks for.
+    fn stamp_ok(&self, event: &Decoded<'_>) -> bool {
+        let roles = self.contract().roles();
+        if roles.consent.is_none() {
+            return true; // the contract says on what basis
+        }
+        let regime = self.policy.regime(roles.country.and_then(|field| event.text(field)));
+        match regime.collection {
+            Collection::OptOut => true,
+            Collection::OptIn => self.stamp_covers(event, regime),
+        }
+    }
+
+    fn stamp_covers(&self, event: &Decoded<'_>, regime: &Regime) -> bool {
+        let roles = self.contract().roles();
+        if !roles.consent.is_some_and(|field| event.is_object(field)) {
+            return false;
+        }
+        let policy = roles.consent_policy.and_then(|field| event.text(field));
+        let policy_ok = regime.min_policy.as_deref().is_none_or(|min| policy.is_some_and(|policy| policy >= min));
+        let purpose_ok = |purpose: &String| {
+            roles.consent_purposes.is_some_and(|field| event.list(field).any(|stamped| stamped == purpose.as_str()))
+        };
+        policy_ok && regime.purposes.iter().all(purpose_ok)
+    }
+}
+
+/// Whether the ledger knows a grant or withdrawal of either.
+fn consent_known(book: &ConsentBook, device: DeviceId, user: Option<UserId>) -> bool {
+    let known = |subject| book.state_at(subject, Timestamp::MAX).is_some();
+    known(Subject::Device(device)) || user.is_some_and(|user| known(Subject::User(user)))
+}

@@ -1,0 +1,32 @@
+//! From bytes of a source to committed events: decode by contract, admission
+//! (consent, suppression, duplicates), columnar batches, files and HTTP.
+//!
+//! A raw identifier enters in a line of a source and leaves as a pseudonym
+//! before the line's buffer is reused; nothing of this crate writes, logs or
+//! reports one.
+//!
+//! ```text
+//! file ─ reader ─▶ chunks ─▶ workers: decode, admit ─▶ parts ─▶ assembler ─▶ Append ─▶ lease
+//! HTTP ───────────────────── body: decode, admit ────▶ parts ─▶ collector ─▶ Append ─▶ lease
+//! ```
+
+pub mod admission;
+pub mod batch;
+mod collector;
+pub mod decode;
+mod duplicates;
+mod env;
+mod error;
+mod files;
+mod progress;
+mod undeclared;
+mod watermark;
+
+pub use collector::{BodyFormat, Collector, CollectorOptions, LineError, Reply, SubmitError};
+pub use duplicates::DuplicateMemory;
+pub use env::{EnvParts, IngestEnv};
+pub use error::IngestError;
+pub use files::{FileError, FileOptions, FileOutcome, FileReport, ingest_files};
+pub use progress::{NoProgress, Progress};
+pub use undeclared::{UndeclaredField, UndeclaredReport};
+pub use watermark::{Watermark, closed_before, is_closed};

@@ -1,0 +1,36 @@
+//! The warehouse: Delta tables on durable storage, one commit loop, merge
+//! tables, settling of months, erasure by rewriting, purge, and the views that
+//! queries read.
+//!
+//! `events` is the truth; `activity`, `links` and `devices` are functions of
+//! it, month by month. A month's rows lie in sorted runs, one per batch, until
+//! `rewrite_month` makes one settled run of them.
+
+mod affected;
+mod append;
+mod commit;
+mod durable;
+mod error;
+#[doc(hidden)]
+pub mod failpoints;
+mod lease;
+mod log;
+mod names;
+mod purge;
+mod recover;
+mod rewrite;
+pub mod rollup;
+mod snapshot;
+pub mod verify;
+mod view;
+mod warehouse;
+
+pub use affected::{Affected, affected};
+pub use append::{Append, Appended, Txn};
+pub use error::StoreError;
+pub use lease::{Maintainer, WriterLease};
+pub use purge::PurgeReport;
+pub use rewrite::{FileEvidence, MonthRewrite, Rewrite, RowProgress, TableChange};
+pub use snapshot::{DataFile, Snapshot};
+pub use view::ReadView;
+pub use warehouse::Warehouse;

@@ -1,0 +1,109 @@
+//! What can go wrong with a question, with what would be right.
+
+use ameles_core::CalendarError;
+use ameles_store::StoreError;
+
+/// A question that has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// There is no such metric.
+    #[error("no metric {name:?}; there are {known}")]
+    UnknownMetric {
+        /// What was asked for.
+        name: String,
+        /// What exists.
+        known: String,
+    },
+    /// There is no such dimension.
+    #[error("no dimension {name:?}; there are {known}")]
+    UnknownDimension {
+        /// What was asked for.
+        name: String,
+        /// What exists.
+        known: String,
+    },
+    /// A filter that cannot be read.
+    #[error("cannot read the filter {0:?}; write it as DIM=a,b or DIM!=a,b")]
+    BadFilter(String),
+    /// Options that do not fit the metric or each other.
+    #[error("{0}")]
+    BadRequest(String),
+    /// A date that is none.
+    #[error(transparent)]
+    Calendar(#[from] CalendarError),
+    /// The privacy guard refuses the statement.
+    #[error("refused by the rule `{rule}`: {place}")]
+    Refused {
+        /// The rule's name, as `docs/security.md` lists it.
+        rule: &'static str,
+        /// Where in the statement, and what would be allowed.
+        place: String,
+    },
+    /// The answer took too long.
+    #[error("the query took longer than {seconds} s and was stopped; ask for fewer months or columns")]
+    TimedOut {
+        /// The limit.
+        seconds: u64,
+    },
+    /// The answer has too many rows.
+    #[error("the answer has more than {rows} rows; aggregate further, or add a LIMIT")]
+    TooManyRows {
+        /// The limit.
+        rows: usize,
+    },
+    /// One of our own query files is broken: a defect of ours.
+    #[error("query file {file}: {what}")]
+    QueryFile {
+        /// The file.
+        file: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// The tables could not be read.
+    #[error("cannot read the tables")]
+    Store(#[from] StoreError),
+    /// The statement cannot be planned or run.
+    #[error("{}", .0.strip_backtrace())]
+    Engine(#[from] datafusion::error::DataFusionError),
+    /// An answer could not be formed.
+    #[error("cannot form the answer")]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// An answer could not be written as Parquet.
+    #[error("cannot write parquet")]
+    Parquet(#[from] parquet::errors::ParquetError),
+    /// An answer could not be written.
+    #[error("cannot write the answer")]
+    Io(#[from] std::io::Error),
+}
+
+impl QueryError {
+    /// Whether the question is at fault (a 4xx), not the machine.
+    pub fn is_callers_fault(&self) -> bool {
+        match self {
+            Self::Engine(error) => {
+                use datafusion::error::DataFusionError as E;
+                matches!(error.find_root(), E::SQL(..) | E::Plan(_) | E::SchemaError(..) | E::NotImplemented(_) | E::Diagnostic(..))
+            }
+            Self::Store(_) | Self::Arrow(_) | Self::Parquet(_) | Self::Io(_) | Self::QueryFile { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// Whether a file has gone since the snapshot, so that asking again on a new view helps.
+    pub fn is_vanished_file(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if error.downcast_ref::<StoreError>().is_some_and(StoreError::is_vanished_file)
+                || error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::NotFound)
+            {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
+    pub(crate) fn refused(rule: &'static str, place: impl Into<String>) -> Self {
+        Self::Refused { rule, place: place.into() }
+    }
+}

@@ -1,0 +1,19 @@
+//! Metrics, SQL and the privacy guard over the warehouse's tables.
+//!
+//! Each metric is a file in `queries/` that says what it counts. The engine
+//! runs it over one view of the tables, turns counts per bit of the month into
+//! dated rows, and hands them to the guard, which no analyst's answer misses.
+
+mod catalog;
+mod engine;
+mod error;
+mod format;
+mod request;
+mod source;
+
+pub use catalog::{MetricInfo, list_metrics};
+pub use engine::{Completeness, Metrics, SqlLimits};
+pub use error::QueryError;
+pub use format::{Format, format_batches};
+pub use request::{Filter, Guard, MetricRequest, Unit};
+pub use source::{MemSource, TableSource};

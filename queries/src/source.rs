@@ -1,0 +1,55 @@
+//! Where the tables come from: a view of the warehouse, or memory in tests.
+
+use std::sync::Arc;
+
+use ameles_schemas::{Table, TableSchemas};
+use ameles_store::ReadView;
+use arrow::record_batch::RecordBatch;
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::MemTable;
+
+use crate::QueryError;
+
+/// Tables of merged rows, one per key and month.
+pub trait TableSource: Send + Sync {
+    /// The table's rows, in the columns of `schemas().schema(table)`.
+    ///
+    /// # Errors
+    /// When the contract has no such table.
+    fn provider(&self, table: Table) -> Result<Arc<dyn TableProvider>, QueryError>;
+    /// The tables' columns, dimensions and measures.
+    fn schemas(&self) -> &TableSchemas;
+}
+
+impl TableSource for ReadView {
+    fn provider(&self, table: Table) -> Result<Arc<dyn TableProvider>, QueryError> {
+        Ok(Self::provider(self, table)?)
+    }
+    fn schemas(&self) -> &TableSchemas {
+        self.tables()
+    }
+}
+
+/// Tables in memory.
+#[derive(Debug)]
+pub struct MemSource {
+    schemas: TableSchemas,
+    batches: Vec<(Table, RecordBatch)>,
+}
+
+impl MemSource {
+    /// Over the batches given; a table without any is empty.
+    pub fn new(schemas: TableSchemas, batches: Vec<(Table, RecordBatch)>) -> Self {
+        Self { schemas, batches }
+    }
+}
+
+impl TableSource for MemSource {
+    fn provider(&self, table: Table) -> Result<Arc<dyn TableProvider>, QueryError> {
+        let batches = self.batches.iter().filter(|(of, _)| *of == table).map(|(_, batch)| batch.clone()).collect();
+        Ok(Arc::new(MemTable::try_new(self.schemas.schema(table), vec![batches])?))
+    }
+    fn schemas(&self) -> &TableSchemas {
+        &self.schemas
+    }
+}

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# All checks, in the order in which they fail fastest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/setup.sh
+export AMELES_TOOLS="${AMELES_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/ameles/tools}"
+export PATH="$AMELES_TOOLS/bin:$PATH"
+export AMELES_TEST_PYTHON="$AMELES_TOOLS/python/bin/python"
+
+step() { echo "== $1 ($(date +%H:%M:%S))"; shift; "$@"; }
+step "format" cargo fmt --all --check
+step "licences and bans" cargo deny --log-level error check licenses bans sources
+step "lints" cargo clippy --release --workspace --all-targets --quiet -- -D warnings
+step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --quiet
+step "build" cargo build --release --workspace
+step "tests" cargo test --release --workspace

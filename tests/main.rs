@@ -1,0 +1,14 @@
+//! End to end: the binary as a user runs it, on real files, a real server, a
+//! real browser and other makers' readers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+mod bad_input;
+mod canary;
+mod crash;
+mod erasure;
+mod files;
+mod metrics;
+mod readers;
+mod server;
+mod support;
+mod tidy;

@@ -1,0 +1,118 @@
+//! The API over the wire, and the dashboard in a real browser.
+
+use std::process::Command;
+
+use crate::support::{Home, Server, simulated, succeeded};
+
+fn token(home: &Home, role: &str) -> String {
+    home.json(&["token", "create", role, "--role", role])["token"].as_str().unwrap().to_owned()
+}
+
+fn get(server: &Server, path: &str, token: Option<&str>) -> (u16, String) {
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().into();
+    let mut request = agent.get(server.url(path));
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
+    let mut reply = request.call().unwrap();
+    (reply.status().as_u16(), reply.body_mut().read_to_string().unwrap())
+}
+
+#[test]
+fn the_api_answers_by_role() {
+    let home = Home::new();
+    home.ingest(&simulated(&home, "fleet.ndjson", 300, &["--days", "40"]));
+    let [ingest, analyst, compliance] = ["ingest", "analyst", "compliance"].map(|role| token(&home, role));
+    let server = home.serve();
+    assert_eq!(get(&server, "/healthz", None).0, 200);
+    assert!(get(&server, "/metrics", None).1.contains("# TYPE ameles_"));
+    for (path, right, wrong) in [
+        ("/v1/metrics", &analyst, &ingest),
+        ("/v1/metrics/mau?by=country", &analyst, &ingest),
+        ("/v1/audit", &compliance, &analyst),
+        ("/v1/discovery", &compliance, &ingest),
+    ] {
+        assert_eq!(get(&server, path, Some(right)).0, 200, "{path}");
+        assert_eq!(get(&server, path, Some(wrong)).0, 403, "{path}");
+        assert_eq!(get(&server, path, None).0, 401, "{path}");
+        assert_eq!(get(&server, path, Some("ameles_nonsense")).0, 401, "{path}");
+    }
+    let (_, csv) = get(&server, "/v1/metrics/mau?format=csv", Some(&analyst));
+    assert_eq!(csv.trim(), home.ok(&["metric", "mau", "--format", "csv"]).trim());
+    assert_eq!(get(&server, "/v1/metrics/nonsense", Some(&analyst)).0, 404);
+    server.stop();
+}
+
+#[test]
+fn a_request_by_opendsr_runs_to_its_certificate() {
+    let home = Home::new();
+    let path = simulated(&home, "fleet.ndjson", 100, &["--days", "20"]);
+    home.ingest(&path);
+    let compliance = token(&home, "compliance");
+    let server = home.serve();
+    let first: serde_json::Value = serde_json::from_str(std::fs::read_to_string(&path).unwrap().lines().next().unwrap()).unwrap();
+    let body = serde_json::json!({
+        "regulation": "gdpr", "subject_request_id": "a7551968-d5d6-44b2-9831-815ac9017798", "subject_request_type": "erasure",
+        "submitted_time": "2018-10-02T15:00:00Z", "api_version": "2.0",
+        "subject_identities": [{"identity_type": "device_id", "identity_value": first["device_id"], "identity_format": "raw"}]});
+    let mut reply = ureq::post(server.url("/v1/requests")).header("Authorization", format!("Bearer {compliance}")).send_json(&body).unwrap();
+    assert_eq!(reply.status().as_u16(), 201);
+    let reply: serde_json::Value = reply.body_mut().read_json().unwrap();
+    let id = reply["subject_request_id"].as_str().or(reply["controller_id"].as_str()).unwrap().to_owned();
+    home.ok(&["erase", "run"]);
+    let (status, text) = get(&server, &format!("/v1/requests/{id}"), Some(&compliance));
+    assert_eq!(status, 200, "{text}");
+    let state: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(state["request_status"], "completed", "{state}");
+    assert_eq!(get(&server, &format!("/v1/requests/{id}/certificate"), Some(&compliance)).0, 200);
+}
+
+#[test]
+fn a_report_is_the_same_bytes_for_the_same_versions() {
+    let home = Home::new();
+    home.ingest(&simulated(&home, "fleet.ndjson", 500, &["--days", "92"]));
+    let out = |name: &str| {
+        let folder = home.folder.path().join(name);
+        home.ok(&["report", "run", "monthly-activity", "--month", "2018-09", "-o", folder.to_str().unwrap()]);
+        let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files.iter().map(|path| (path.file_name().unwrap().to_owned(), std::fs::read(path).unwrap())).collect::<Vec<_>>()
+    };
+    let (first, second) = (out("one"), out("two"));
+    assert_eq!(first, second);
+    assert!(first.iter().any(|(name, _)| name == "report.html") && first.iter().any(|(name, _)| name == "manifest.json"));
+}
+
+#[test]
+fn the_dashboard_shows_in_a_browser() {
+    let Some(browser) = ["chromium", "google-chrome"].into_iter().find(|name| Command::new(name).arg("--version").output().is_ok()) else {
+        eprintln!("no browser: `make test` installs one");
+        return;
+    };
+    let home = Home::new();
+    home.ingest(&simulated(&home, "fleet.ndjson", 2000, &["--days", "92"]));
+    let analyst = token(&home, "analyst");
+    let server = home.serve();
+    let (status, _) = get(&server, "/", None);
+    assert!(matches!(status, 200 | 302 | 303), "{status}");
+    let page = dump(browser, &home, &server, &analyst);
+    for words in ["Installed base", "Monthly active", "<svg", "2018-09"] {
+        assert!(page.contains(words), "the page does not show {words}");
+    }
+    server.stop();
+}
+
+/// The page's DOM after its scripts, as an analyst's browser with a session has it.
+fn dump(browser: &str, home: &Home, server: &Server, token: &str) -> String {
+    // The page is fetched with the session that the login form gives, then rendered.
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().into();
+    let reply = agent.post(server.url("/login")).header("Origin", &server.base).send_form([("token", token)]).unwrap();
+    let cookie = reply.headers().get("set-cookie").expect("a session").to_str().unwrap().split(';').next().unwrap().to_owned();
+    let mut page = agent.get(server.url("/")).header("Cookie", &cookie).call().unwrap();
+    assert_eq!(page.status().as_u16(), 200);
+    let file = home.file("page.html", page.body_mut().with_config().limit(32 << 20).read_to_string().unwrap());
+    let arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"];
+    let profile = format!("--user-data-dir={}", home.folder.path().join("browser").display());
+    let output = Command::new(browser).args(arguments).arg(profile).arg("--dump-dom").arg(format!("file://{}", file.display())).output().unwrap();
+    succeeded(output, &["chromium --dump-dom"])
+}

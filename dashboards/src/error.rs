@@ -1,5 +1,9 @@
 //! Errors of the API: kind, status and the name that clients match on, declared together.
 
+use ameles_erasure::ErasureError;
+use ameles_ledger::LedgerError;
+use ameles_queries::QueryError;
+use ameles_reports::ReportError;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -123,6 +127,52 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         response
+    }
+}
+
+impl From<QueryError> for ApiError {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::UnknownMetric { .. } => Self::NotFound(error.to_string()),
+            QueryError::Refused { .. } => Self::Refused(error.to_string()),
+            QueryError::TimedOut { seconds } => Self::Timeout { seconds },
+            error if error.is_callers_fault() => Self::BadRequest(error.to_string()),
+            error => Self::internal(error),
+        }
+    }
+}
+
+impl From<ReportError> for ApiError {
+    fn from(error: ReportError) -> Self {
+        match error {
+            ReportError::UnknownReport(_) | ReportError::NoData { .. } => Self::NotFound(error.to_string()),
+            ReportError::Query(error) => error.into(),
+            error => Self::internal(error),
+        }
+    }
+}
+
+impl From<LedgerError> for ApiError {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::NoSuchRequest(_) => Self::NotFound(error.to_string()),
+            LedgerError::WrongState { .. } | LedgerError::NotExtendable { .. } => Self::Conflict(error.to_string()),
+            LedgerError::Invalid { .. } => Self::BadRequest(error.to_string()),
+            error => Self::internal(error),
+        }
+    }
+}
+
+impl From<ErasureError> for ApiError {
+    fn from(error: ErasureError) -> Self {
+        match error {
+            // The one argument that names a thing rather than describing it.
+            ErasureError::Refused { what: "the request id", .. } => Self::NotFound(error.to_string()),
+            ErasureError::NoCertificate(_) => Self::NotFound(error.to_string()),
+            ErasureError::Refused { .. } | ErasureError::Identify(_) => Self::BadRequest(error.to_string()),
+            ErasureError::Ledger(error) => error.into(),
+            error => Self::internal(error),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! `ameles demo`: everything on a synthetic fleet, in a fresh folder.
 
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +18,7 @@ use crate::args::{DemoArgs, InitArgs};
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::home::Location;
+use crate::simulate::FleetSpec;
 use crate::{init, ingest, output, serve, simulate, token};
 
 const DAYS: u32 = 92;
@@ -37,8 +40,10 @@ pub async fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
 
     let started = Instant::now();
     let events = folder.join("events.ndjson");
-    simulate::fleet(&events, args.devices, DAYS, args.seed)?;
-    let bytes = std::fs::metadata(&events)?.len();
+    let spec = FleetSpec { days: DAYS, seed: args.seed, ..FleetSpec::of(args.devices) };
+    let mut out = BufWriter::new(File::create_new(&events)?);
+    let bytes = simulate::write(&spec, &mut out)?.bytes;
+    out.flush()?;
     let environment = Arc::new(Environment::open(&home).await?);
     let simulated = started.elapsed();
     let started = Instant::now();
@@ -68,7 +73,7 @@ pub async fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
     if args.no_serve {
         return Ok(ExitCode::SUCCESS);
     }
-    serve::serve(environment, Some(args.listen), || {}).await?;
+    serve::serve(environment, Some(args.listen)).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ameles_core::{Clock, SharedClock, SharedRandom, SystemClock, SystemRandom};
-use ameles_erasure::{Eraser, EraserParts};
+use ameles_erasure::{Eraser, FaultPoints, Layout, Settings};
 use ameles_ingest::{EnvParts, IngestEnv};
 use ameles_ledger::{Ledger, LedgerKeys, LedgerOptions};
 use ameles_pseudonym::{KeyEncryptionKey, Keyring};
@@ -26,6 +26,8 @@ pub struct Environment {
     pub contract: Arc<Contract>,
     /// The policy by country.
     pub policy: Arc<Policy>,
+    /// A hash of the policy's text, for manifests.
+    pub policy_version: String,
     /// The keys.
     pub keyring: Arc<Keyring>,
     /// Requests, suppressions, consents, tokens.
@@ -45,7 +47,7 @@ impl Environment {
     /// A usage failure where configuration, policy, contract or key are wrong.
     pub async fn open(home: &Location) -> Result<Self, Failure> {
         let config = home.load_config()?;
-        let policy = home.load_policy()?;
+        let (policy, policy_version) = home.load_policy()?;
         let contract = home.load_contract()?;
         let (clock, random) = system();
         let kek = load_key(home, &config.keys).map_err(Failure::usage)?;
@@ -54,7 +56,7 @@ impl Environment {
         let options = ledger_options(home, &config);
         let ledger = Ledger::open_with(options, ledger_keys(&keyring)?, clock.clone(), random.clone()).await?;
         let warehouse = Warehouse::create(&home.warehouse(&config), contract.tables()).await?.with_clock(clock.clone());
-        Ok(Self { home: home.clone(), config, contract, policy, keyring: Arc::new(keyring), ledger, warehouse, clock, random })
+        Ok(Self { home: home.clone(), config, contract, policy, policy_version, keyring: Arc::new(keyring), ledger, warehouse, clock, random })
     }
 
     /// What ingest works with.
@@ -75,7 +77,8 @@ impl Environment {
 
     /// What erasure works with.
     pub fn eraser(&self) -> Arc<Eraser> {
-        Arc::new(Eraser::new(EraserParts {
+        let erasure = &self.config.erasure;
+        Arc::new(Eraser {
             warehouse: self.warehouse.clone(),
             ledger: self.ledger.clone(),
             keyring: self.keyring.clone(),
@@ -83,11 +86,15 @@ impl Environment {
             policy: self.policy.clone(),
             clock: self.clock.clone(),
             random: self.random.clone(),
-            home: self.home.root().to_owned(),
-            journal: self.home.journal(&self.config),
-            purge_grace_s: self.config.erasure.purge_grace_s,
-            suppression_horizon_days: self.config.erasure.suppression_horizon_days,
-        }))
+            layout: Layout { home: self.home.root().to_owned(), journal: self.home.journal(&self.config) },
+            settings: Settings {
+                purge_grace_s: erasure.purge_grace_s,
+                horizon_days: erasure.suppression_horizon_days,
+                limits: self.config.limits(),
+                ..Settings::default()
+            },
+            faults: FaultPoints::default(),
+        })
     }
 
     /// The metrics over the present snapshot and suppressions.

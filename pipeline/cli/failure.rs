@@ -57,3 +57,41 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
         Self::failed(error)
     }
 }
+
+/// Which errors of the crates below the caller can put right: exit code 2 instead of 1.
+pub trait Usage: Into<anyhow::Error> {
+    /// Whether arguments or input lists are at fault.
+    fn is_usage(&self) -> bool;
+    /// The failure with its exit code.
+    fn into_failure(self) -> Failure {
+        if self.is_usage() { Failure::usage(self) } else { Failure::failed(self) }
+    }
+}
+
+impl Usage for ameles_queries::QueryError {
+    fn is_usage(&self) -> bool {
+        !matches!(self, Self::TimedOut { .. } | Self::TooManyRows { .. } | Self::QueryFile { .. } | Self::Store(_))
+    }
+}
+
+impl Usage for ameles_ingest::IngestError {
+    fn is_usage(&self) -> bool {
+        matches!(self, Self::Unreadable { .. } | Self::NothingFound { .. })
+    }
+}
+
+impl Usage for ameles_erasure::ErasureError {
+    fn is_usage(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::List { .. } | Self::Identify(_) | Self::NoCertificate(_))
+    }
+}
+
+impl Usage for ameles_reports::ReportError {
+    fn is_usage(&self) -> bool {
+        match self {
+            Self::UnknownReport(_) | Self::NoData { .. } | Self::Occupied(_) => true,
+            Self::Query(error) => error.is_usage(),
+            _ => false,
+        }
+    }
+}

@@ -91,16 +91,18 @@ impl Location {
         Config::load(&self.config(), std::env::vars()).map_err(Failure::usage)
     }
 
-    /// Reads the policy.
+    /// Reads the policy, with a hash of its text.
     ///
     /// # Errors
     /// A usage failure with file and line.
-    pub fn load_policy(&self) -> Result<Arc<Policy>, Failure> {
+    pub fn load_policy(&self) -> Result<(Arc<Policy>, String), Failure> {
         let file = self.policy();
         let text = std::fs::read_to_string(&file)
             .with_context(|| format!("cannot read {}", file.display()))
             .map_err(Failure::usage)?;
-        Policy::parse(&text).map(Arc::new).map_err(|error| Failure::usage(error).context(file.display().to_string()))
+        let policy = Policy::parse(&text).map_err(|error| Failure::usage(error).context(file.display().to_string()))?;
+        let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+        Ok((Arc::new(policy), format!("sha256:{}", hex::encode(hash))))
     }
 
     /// Reads the latest version of the contract, checking that the versions follow on each other.

@@ -6,11 +6,11 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use ameles_core::{Reason, Tally};
-use ameles_ingest::{FileOptions, FileReport, IngestError, Progress};
+use ameles_ingest::{FileOptions, FileReport, Progress};
 
 use crate::args::IngestArgs;
 use crate::environment::Environment;
-use crate::failure::{DONE, FAILED, Failure, REJECTED};
+use crate::failure::{DONE, FAILED, Failure, REJECTED, Usage};
 use crate::home::Location;
 use crate::output;
 
@@ -37,7 +37,7 @@ pub async fn ingest(environment: &Environment, paths: &[std::path::PathBuf], opt
     let bar = Bar { progress: output::Progress::start("ingest", false), state: Mutex::new(State::new()) };
     let result = ameles_ingest::ingest_files(&env, paths, options, &bar).await;
     bar.progress.finish();
-    result.map_err(|error| if error.is_usage() { Failure::usage(error) } else { Failure::failed::<IngestError>(error) })
+    result.map_err(Usage::into_failure)
 }
 
 struct Bar {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ameles_core::{Month, Timestamp};
-use ameles_erasure::Eraser;
+use ameles_erasure::{Eraser, Silent};
 use ameles_ingest::{closed_before, is_closed};
 use ameles_schemas::Table;
 use ameles_store::{Maintainer, Rewrite, Snapshot};
@@ -39,7 +39,7 @@ pub async fn work(environment: Arc<Environment>, eraser: Arc<Eraser>, mut stop: 
             let every = i64::try_from(environment.config.erasure.interval_s).unwrap_or(i64::MAX);
             next_erasure = now.plus_secs(every);
         }
-        if let Err(error) = erase(&eraser, due).await {
+        if let Err(error) = erase(&environment, &eraser, due).await {
             tracing::error!("erasure run: {error:#}");
         }
         if let Err(error) = reports(&environment).await {
@@ -87,11 +87,12 @@ fn months_to_rewrite(snapshot: &Snapshot, now: Timestamp, runs_max: usize) -> Ve
         .collect()
 }
 
-async fn erase(eraser: &Eraser, due: bool) -> anyhow::Result<()> {
-    if due {
-        eraser.run_if_pending("schedule", &ameles_erasure::Silent).await?;
-    } else {
-        eraser.run_if_requested("schedule", &ameles_erasure::Silent).await?;
+/// Carries out what another process wished for and, when it is time, all that is pending.
+async fn erase(environment: &Environment, eraser: &Eraser, due: bool) -> anyhow::Result<()> {
+    let Some(mut maintainer) = environment.warehouse.try_maintainer(&*environment.random).await? else { return Ok(()) };
+    let done = eraser.run_if_requested(&mut maintainer, &Silent).await?;
+    if due && done.is_none() && !environment.ledger.open_requests().await?.is_empty() {
+        eraser.run_with(&mut maintainer, "schedule", &Silent).await?;
     }
     Ok(())
 }

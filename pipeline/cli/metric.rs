@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use ameles_core::Day;
-use ameles_queries::{Filter, Format, MetricRequest, QueryError, Unit, format_batches, list_metrics};
+use ameles_queries::{Filter, Format, MetricRequest, Unit, format_batches, list_metrics};
 use anyhow::anyhow;
 
 use crate::args::{FormatArg, MetricArgs, UnitArg};
 use crate::environment::Environment;
-use crate::failure::Failure;
+use crate::failure::{Failure, Usage};
 use crate::home::Location;
 use crate::output;
 
@@ -27,7 +27,7 @@ pub async fn run(home: &Location, args: &MetricArgs) -> Result<ExitCode, Failure
     let request = request(args)?;
     let guard = environment.guard(args.k)?;
     let (_, metrics) = environment.metrics().await?;
-    let answer = metrics.run_metric(&request, guard).await.map_err(query_failure)?;
+    let answer = metrics.run_metric(&request, guard).await.map_err(Usage::into_failure)?;
     output::to(args.output.as_deref(), |out| Ok(format_batches(&[answer], args.format.into(), out)?))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -50,11 +50,6 @@ fn request(args: &MetricArgs) -> Result<MetricRequest, Failure> {
         active_in: args.active_in,
         cumulative: args.cumulative,
     })
-}
-
-/// A question that cannot be asked is wrong usage; the rest failed.
-pub fn query_failure(error: QueryError) -> Failure {
-    if error.is_usage() { Failure::usage(error) } else { Failure::failed(error) }
 }
 
 impl From<FormatArg> for Format {

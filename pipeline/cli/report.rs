@@ -10,7 +10,7 @@ use ameles_reports::{Manifest, ReportSpec};
 
 use crate::args::{ReportArgs, ReportCommand};
 use crate::environment::{Environment, completeness};
-use crate::failure::Failure;
+use crate::failure::{Failure, Usage};
 use crate::home::Location;
 use crate::output;
 
@@ -61,10 +61,10 @@ async fn write(environment: &Environment, name: &str, month: Month, k: Option<u3
         month,
         k: environment.guard(k)?.k().unwrap_or(1),
         contract: format!("{} v{}", environment.contract.name(), environment.contract.version()),
-        policy: environment.policy.version().to_owned(),
+        policy: environment.policy_version.clone(),
         completeness: completeness(&*environment.clock),
     };
-    ameles_reports::run(view, spec, folder).await.map_err(|error| if error.is_usage() { Failure::usage(error) } else { Failure::failed(error) })
+    ameles_reports::run(view, spec, folder).await.map_err(Usage::into_failure)
 }
 
 async fn record(

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use ameles_dashboards::{ServerParts, ServerState, TlsFiles, router};
+use ameles_dashboards::{Server, ServerLimits, ServerParts, ServerState, TlsFiles, completeness_by_clock, router};
 use ameles_ingest::{Collector, CollectorOptions};
 use ameles_ledger::JournalCheck;
 use tokio::sync::watch;
@@ -18,29 +18,15 @@ use crate::maintenance;
 /// Serves until it is asked to stop.
 pub async fn run(home: &Location, args: &ServeArgs) -> Result<ExitCode, Failure> {
     let environment = Arc::new(Environment::open(home).await?);
-    serve(environment, args.listen, || {}).await?;
+    serve(environment, args.listen).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Serves; `ready` is told once connections are accepted.
-pub async fn serve(environment: Arc<Environment>, listen: Option<SocketAddr>, ready: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+/// Serves an opened home until the process is asked to stop.
+pub async fn serve(environment: Arc<Environment>, listen: Option<SocketAddr>) -> Result<(), Failure> {
     take_up_journal(&environment).await?;
     let eraser = environment.eraser();
-    let collector = Arc::new(Collector::start(environment.ingest()?, CollectorOptions::default()).await?);
-    let state = ServerState::new(ServerParts {
-        ledger: environment.ledger.clone(),
-        warehouse: environment.warehouse.clone(),
-        contract: environment.contract.clone(),
-        policy: environment.policy.clone(),
-        collector: Some(collector.clone()),
-        eraser: eraser.clone(),
-        clock: environment.clock.clone(),
-        random: environment.random.clone(),
-        k: environment.config.privacy.k,
-        limits: environment.config.limits(),
-        report_dir: environment.home.reports(),
-        query_timeout_s: environment.config.server.query_timeout_s,
-    });
+    let collector = Collector::start(environment.ingest()?, CollectorOptions::default()).await?;
     let server = &environment.config.server;
     let tls = match (&server.tls_certificate, &server.tls_key) {
         (Some(certificate), Some(key)) => {
@@ -49,6 +35,20 @@ pub async fn serve(environment: Arc<Environment>, listen: Option<SocketAddr>, re
         }
         _ => None,
     };
+    let state = ServerState::new(ServerParts {
+        eraser: eraser.clone(),
+        collector: Some(collector.clone()),
+        k: environment.config.privacy.k,
+        report_dir: environment.home.reports(),
+        policy_version: environment.policy_version.clone(),
+        completeness: completeness_by_clock(environment.clock.clone()),
+        limits: ServerLimits {
+            events_bytes_max: environment.config.ingest.body_bytes_max,
+            request_s_max: server.query_timeout_s,
+            ..ServerLimits::default()
+        },
+        secure: tls.is_some(),
+    });
     let listen = listen.unwrap_or(server.listen);
 
     let (stop, stopped) = watch::channel(false);
@@ -64,17 +64,15 @@ pub async fn serve(environment: Arc<Environment>, listen: Option<SocketAddr>, re
         tracing::info!("stopping: what is waiting is stored first");
         let _nobody_listens = stop.send(true);
     });
-    let served = ameles_dashboards::serve(listen, tls, router(state), shutdown, move |address| {
-        tracing::info!("listening on {address}");
-        ready();
-    })
-    .await;
+    let bound = Server::bind(listen, tls.as_ref()).map_err(Failure::usage)?;
+    tracing::info!("listening on {}", bound.local_addr()?);
+    let served = bound.run(router(state), shutdown).await;
     signals.abort();
     collector.stop().await;
     // Its every step is safe to stop at; waiting lets a commit end.
     maintenance.abort();
     let _aborted = maintenance.await;
-    served.map_err(|error| if error.is_usage() { Failure::usage(error) } else { Failure::failed(error) })
+    served.map_err(Failure::failed)
 }
 
 /// A ledger that is older than the journal learns from it before anything is served.

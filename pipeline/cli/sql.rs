@@ -7,9 +7,8 @@ use ameles_queries::format_batches;
 
 use crate::args::SqlArgs;
 use crate::environment::Environment;
-use crate::failure::Failure;
+use crate::failure::{Failure, Usage};
 use crate::home::Location;
-use crate::metric::query_failure;
 use crate::output;
 
 const QUERY_BYTES_MAX: u64 = 1 << 20;
@@ -26,7 +25,7 @@ pub async fn run(home: &Location, args: &SqlArgs) -> Result<ExitCode, Failure> {
     let environment = Environment::open(home).await?;
     let guard = environment.guard(args.k)?;
     let (_, metrics) = environment.metrics().await?;
-    let answer = metrics.run_sql(&query, guard).await.map_err(query_failure)?;
+    let answer = metrics.run_sql(&query, guard).await.map_err(Usage::into_failure)?;
     output::to(args.output.as_deref(), |out| Ok(format_batches(&answer, args.format.into(), out)?))?;
     Ok(ExitCode::SUCCESS)
 }

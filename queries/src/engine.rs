@@ -6,6 +6,10 @@ use std::time::Duration;
 use ameles_core::{Month, Timestamp};
 use arrow::record_batch::RecordBatch;
 
+use crate::catalog::Metric;
+use crate::metrics::{self, Job};
+use crate::session::session;
+use crate::sql;
 use crate::{Guard, MetricRequest, QueryError, TableSource};
 
 /// How far the data can be relied on.
@@ -58,15 +62,32 @@ impl Metrics {
     /// # Errors
     /// When the request names what does not exist, or the tables cannot be read.
     pub async fn run_metric(&self, request: &MetricRequest, guard: Guard) -> Result<RecordBatch, QueryError> {
-        let _ = (request, guard, self.completeness);
-        unimplemented!()
+        let tables = self.source.schemas();
+        let metric = Metric::of(request, tables)?;
+        let context = session(self.source.as_ref(), self.limits.memory_bytes_max)?;
+        let Some(coverage) = metrics::coverage(&context).await? else {
+            return Ok(RecordBatch::new_empty(Arc::new(metrics::schema_of(request, tables)?)));
+        };
+        let (completeness, k) = (self.completeness, guard.k());
+        let job = Job { context: &context, request, metric, completeness, coverage, has_user: tables.has_user, k };
+        job.run().await
     }
+
     /// A SELECT over `events`, `activity`, `devices`, `links` and the metrics (at least one batch, for its schema).
     ///
     /// # Errors
     /// When the statement is no SELECT, is refused by the guard, or passes a limit.
     pub async fn run_sql(&self, sql: &str, guard: Guard) -> Result<Vec<RecordBatch>, QueryError> {
-        let _ = (sql, guard, self.limits, &self.source);
-        unimplemented!()
+        let answer = sql::run(self, sql, guard.k());
+        let seconds = self.limits.timeout.as_secs();
+        tokio::time::timeout(self.limits.timeout, answer).await.map_err(|_| QueryError::TimedOut { seconds })?
+    }
+
+    pub(crate) fn source(&self) -> &dyn TableSource {
+        self.source.as_ref()
+    }
+
+    pub(crate) fn limits(&self) -> SqlLimits {
+        self.limits
     }
 }

@@ -5,11 +5,20 @@
 //! dated rows, and hands them to the guard, which no analyst's answer misses.
 
 mod catalog;
+mod cells;
 mod engine;
 mod error;
 mod format;
+mod functions;
+mod guard;
+mod metrics;
 mod request;
+mod session;
 mod source;
+mod sql;
+mod template;
+#[cfg(test)]
+mod tests;
 
 pub use catalog::{MetricInfo, list_metrics};
 pub use engine::{Completeness, Metrics, SqlLimits};

@@ -73,7 +73,7 @@ pub(crate) async fn follow(eraser: &Eraser, actor: &str, progress: &dyn Progress
                 let mut report = eraser.run_with(&mut maintainer, actor, progress).await?;
                 let missing: Vec<_> = open.iter().filter(|id| !report.requests.iter().any(|outcome| outcome.id == **id)).copied().collect();
                 report.requests.extend(outcomes(eraser, &missing).await?);
-                return Ok(report);
+                return Ok::<_, ErasureError>(report);
             }
             if let Some(answer) = read::<Answer>(eraser, ANSWERED).await?.filter(|answer| answer.token == token) {
                 return match answer.error {
@@ -83,7 +83,7 @@ pub(crate) async fn follow(eraser: &Eraser, actor: &str, progress: &dyn Progress
             }
             let report = handed_over(eraser, &open).await?;
             if report.requests.iter().all(|outcome| !outcome.state.is_open()) {
-                return Ok(report);
+                return Ok::<_, ErasureError>(report);
             }
             tokio::time::sleep(Duration::from_millis(eraser.settings.handover_poll_ms)).await;
         }

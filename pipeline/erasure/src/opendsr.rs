@@ -19,7 +19,7 @@ pub const REQUEST_TYPE: &str = "erasure";
 /// The one format of identity values that is read.
 pub const IDENTITY_FORMAT: &str = "raw";
 /// The most identities that one request may name.
-pub const IDENTITIES_MAX: usize = 1_000;
+pub const IDENTITIES_MAX: usize = 100;
 
 /// `POST /v1/requests`. Other fields of the protocol are read over and not kept.
 #[derive(Debug, Deserialize)]

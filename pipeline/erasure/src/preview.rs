@@ -75,10 +75,10 @@ impl Eraser {
         if requests.is_empty() {
             return Ok(Preview::default());
         }
-        let snapshot = self.warehouse.snapshot().await?;
-        let resolved = resolve(self, &requests, &snapshot).await?;
-        let root = self.warehouse.root();
-        let census = count_rows(root, snapshot.files(Table::Events), resolved.targets.clone()).await?;
+        let resolved = resolve(self, &requests).await?;
+        let (root, snapshot) = (self.warehouse.root(), &resolved.snapshot);
+        let files: Vec<_> = resolved.event_files().cloned().collect();
+        let census = count_rows(root, &files, resolved.targets.clone()).await?;
         let (quarantine_rows, _) = count_quarantine(root, snapshot.files(Table::Quarantine), resolved.targets.clone()).await?;
         let mut months = census.months;
         months.extend(resolved.affected.months.iter().copied());

@@ -8,7 +8,7 @@ use ameles_core::{
 };
 use ameles_ledger::RequestWithSubjects;
 use ameles_schemas::Table;
-use ameles_store::{Affected, Snapshot, affected};
+use ameles_store::{Affected, DataFile, Snapshot, affected};
 use hashbrown::HashSet;
 
 use crate::census::{Targets, devices_of};
@@ -24,6 +24,8 @@ pub(crate) struct Resolved {
     pub targets: Arc<Targets>,
     /// What the store found.
     pub affected: Affected,
+    /// The tables as they stood.
+    pub snapshot: Arc<Snapshot>,
     /// For each request, devices whose events without a user were found to go with it just now.
     pub new_userless: Vec<Vec<DeviceId>>,
     /// Subjects that no later grant has lifted: nothing of them may remain anywhere.
@@ -34,12 +36,8 @@ pub(crate) struct Resolved {
     pub quarantined: HashSet<DeviceId>,
 }
 
-/// Resolves `requests` against the tables as they stand in `snapshot`.
-pub(crate) async fn resolve(
-    eraser: &Eraser,
-    requests: &[RequestWithSubjects],
-    snapshot: &Snapshot,
-) -> Result<Resolved, ErasureError> {
+/// Resolves `requests` against the tables as they stand now.
+pub(crate) async fn resolve(eraser: &Eraser, requests: &[RequestWithSubjects]) -> Result<Resolved, ErasureError> {
     let everything = eraser.ledger.suppressions().await?;
     let mut targets = Targets { requests: requests.len(), ..Targets::default() };
     let mut entries = Vec::new();
@@ -61,14 +59,23 @@ pub(crate) async fn resolve(
     }
     let named = SuppressionSet::new(everything.sequence(), entries.iter().copied());
     let affected = affected(&eraser.warehouse, &named).await?;
-    let new_userless = assign_userless(eraser, requests, snapshot, &affected, &mut targets).await?;
+    // Read afterwards: whoever committed without having seen a request has committed by now.
+    let snapshot = eraser.warehouse.snapshot().await?;
+    let new_userless = assign_userless(eraser, requests, &snapshot, &affected, &mut targets).await?;
     for (request, devices) in requests.iter().zip(&new_userless) {
         let userless = |device: &DeviceId| entry(SuppressedSubject::UserlessOn(*device), request.request.received, None);
         entries.extend(devices.iter().map(userless));
     }
     targets.covered = Arc::new(SuppressionSet::new(everything.sequence(), entries));
     let quarantined = targets.devices.keys().chain(targets.userless.keys()).copied().collect();
-    Ok(Resolved { targets: Arc::new(targets), affected, new_userless, gone_for_good, lifted, quarantined })
+    Ok(Resolved { targets: Arc::new(targets), affected, snapshot, new_userless, gone_for_good, lifted, quarantined })
+}
+
+impl Resolved {
+    /// Live files of `events` in which rows that go may stand.
+    pub fn event_files(&self) -> impl Iterator<Item = &DataFile> {
+        self.snapshot.files(Table::Events).iter().filter(|file| self.affected.months.contains(&file.month))
+    }
 }
 
 /// Gives each device without another user to the requests whose users were on it.

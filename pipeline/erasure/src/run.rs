@@ -161,15 +161,15 @@ impl<'a> Run<'a> {
         let mut seen: HashSet<String> = HashSet::new();
         for round in 0..self.eraser.settings.rounds_max {
             self.enter(Step::Resolve, "finding rows of the subjects", 0);
-            let snapshot = self.eraser.warehouse.snapshot().await?;
-            let resolved = resolve(self.eraser, &self.requests, &snapshot).await?;
+            let resolved = resolve(self.eraser, &self.requests).await?;
+            let snapshot = resolved.snapshot.clone();
             let widened = self.keep_userless(&resolved).await?;
             if round == 0 {
                 reconstruct(self.eraser.warehouse.root(), &snapshot, &mut self.record).await?;
             }
             // What an earlier round has read or written need not be read again, unless more is covered now.
             let unread = |file: &&DataFile| widened || !seen.contains(&file.path);
-            let files: Vec<DataFile> = snapshot.files(Table::Events).iter().filter(unread).cloned().collect();
+            let files: Vec<DataFile> = resolved.event_files().filter(unread).cloned().collect();
             let census = count_rows(self.eraser.warehouse.root(), &files, resolved.targets.clone()).await?;
             for (request, months) in self.requests.iter().zip(&census.by_request) {
                 let id = request.request.id.to_string();

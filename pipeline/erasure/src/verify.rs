@@ -83,8 +83,9 @@ impl Eraser {
         let everything = self.ledger.suppressions().await?;
         let pending = everything.pending();
         let subjects = everything.devices().map(Subject::Device).chain(everything.users().map(Subject::User));
+        let pending_devices: hashbrown::HashSet<_> = pending.devices().collect();
         let is_pending = |subject: &Subject| match subject {
-            Subject::Device(id) => pending.devices().any(|other| other == *id),
+            Subject::Device(id) => pending_devices.contains(id),
             Subject::User(id) => pending.names_user(*id),
         };
         let (mut completed, mut open, mut lifted) = (Vec::new(), Vec::new(), 0);

@@ -68,8 +68,9 @@ impl IngestEnv {
                 Transform::Pseudonymize { domain } => Some(domain.as_str()),
                 _ => otherwise,
             };
-            let make = |hasher| Identifier::new(hasher, field.fold_case, limits.identifier_bytes_max);
-            domain.map(|domain| hasher(domain).map(make)).transpose()
+            let Some(domain) = domain else { return Ok(None) };
+            let epochs = keyring.hashers_all_epochs(domain).map_err(IngestError::keyring)?;
+            Ok(Some(Identifier::new(hasher(domain)?, field.fold_case, limits.identifier_bytes_max).with_epochs(epochs)))
         };
         let roles = contract.roles();
         let device = identifier(roles.device, None)?.ok_or_else(|| {

@@ -13,12 +13,16 @@
 pub mod admission;
 pub mod batch;
 mod collector;
+mod commit;
 pub mod decode;
 mod duplicates;
 mod env;
 mod error;
 mod files;
+mod lines;
 mod progress;
+#[cfg(test)]
+mod testing;
 mod undeclared;
 mod watermark;
 

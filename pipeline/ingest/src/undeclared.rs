@@ -32,6 +32,7 @@ pub struct UndeclaredField {
 }
 
 /// Counts undeclared fields; one per worker, merged at the end.
+#[derive(Clone)]
 pub(crate) struct UndeclaredCounter {
     k: usize,
     dropped: u64,
@@ -39,7 +40,7 @@ pub(crate) struct UndeclaredCounter {
     name: String,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Seen {
     dropped: u64,
     /// At most k of them.

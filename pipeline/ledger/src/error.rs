@@ -6,7 +6,11 @@ use ameles_core::RandomUnavailable;
 
 use crate::{RequestId, RequestState};
 
-/// The ledger could not do what was asked; nothing was changed unless the variant says so.
+/// The ledger could not do what was asked, and nothing was changed.
+///
+/// Only where SQLite failed to commit after the journal was written, the next writer makes the
+/// change after all: a request may then be there although its submission failed. Submitting it
+/// once more does no harm.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LedgerError {

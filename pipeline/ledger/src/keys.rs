@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ameles_core::{DeviceId, Random, RandomUnavailable, Subject, SuppressedSubject, UserId};
+use ameles_core::{DeviceId, Random, Subject, SuppressedSubject, UserId};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hmac;
 use zeroize::ZeroizeOnDrop;

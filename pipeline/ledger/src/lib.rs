@@ -5,13 +5,27 @@
 //! `docs/ledger.md` tells the state machines. No pseudonym stands in any of
 //! these files in clear: subjects are sealed, and found by a keyed hash.
 
+mod act;
+mod apply;
 mod audit;
+mod audit_log;
 mod consent;
+mod consents;
 mod error;
+mod journal;
 mod keys;
 mod ledger;
 mod model;
+mod records;
+mod requests;
+mod suppressions;
 mod token;
+mod tokens;
+mod validate;
+mod write;
+
+#[cfg(test)]
+mod tests;
 
 pub use audit::{AuditFilter, AuditRow, AuditVerdict};
 pub use consent::{ConsentBook, ConsentEvent, ConsentSource, ConsentState, ConsentTerms, ConsentsRecorded};

@@ -19,10 +19,18 @@ const LENGTH_AT: usize = 56;
 const INNER_PAD: u8 = 0x36;
 const OUTER_PAD: u8 = 0x5c;
 
+/// Padding after the inner digest, with the outer message's length in bits.
+const OUTER_TAIL: [u8; BLOCK_BYTES] = {
+    let mut block = [0; BLOCK_BYTES];
+    block[DIGEST_BYTES] = 0x80;
+    let bits = ((BLOCK_BYTES + DIGEST_BYTES) as u16 * 8).to_be_bytes();
+    block[BLOCK_BYTES - 2] = bits[0];
+    block[BLOCK_BYTES - 1] = bits[1];
+    block
+};
+
 /// SHA-256's initial hash value: FIPS 180-4, section 5.3.3.
-const INITIAL: [u32; 8] = [
-    0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
-];
+const INITIAL: [u32; 8] = [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// Turns the normalised identifiers of one domain and key epoch into
 /// pseudonyms. As secret as the key: its states are wiped on drop.
@@ -70,10 +78,14 @@ impl DomainHasher {
             compress256(&mut state, std::slice::from_ref(GenericArray::from_slice(chunk)));
         }
         finish(&mut state, chunks.remainder(), BLOCK_BYTES + message.len());
-        let inner = digest(state);
-        state = self.outer;
-        finish(&mut state, &inner, BLOCK_BYTES + DIGEST_BYTES);
-        state
+        // The outer hash's only block: the inner digest, padded.
+        let mut block = OUTER_TAIL;
+        for (into, word) in block.chunks_exact_mut(4).zip(state) {
+            into.copy_from_slice(&word.to_be_bytes());
+        }
+        let mut outer = self.outer;
+        compress256(&mut outer, std::slice::from_ref(GenericArray::from_slice(&block)));
+        outer
     }
 }
 
@@ -90,7 +102,7 @@ fn padded(key: &SecretKey32, pad: u8) -> [u32; 8] {
         *byte ^= key_byte;
     }
     let mut state = INITIAL;
-    compress256(&mut state, &[block.into()]);
+    compress256(&mut state, std::slice::from_ref(GenericArray::from_slice(&block)));
     block.zeroize();
     state
 }
@@ -101,11 +113,11 @@ fn finish(state: &mut [u32; 8], rest: &[u8], message_bytes: usize) {
     block[..rest.len()].copy_from_slice(rest);
     block[rest.len()] = 0x80;
     if rest.len() >= LENGTH_AT {
-        compress256(state, &[block.into()]);
+        compress256(state, std::slice::from_ref(GenericArray::from_slice(&block)));
         block = [0; BLOCK_BYTES];
     }
     block[LENGTH_AT..].copy_from_slice(&(message_bytes as u64 * 8).to_be_bytes());
-    compress256(state, &[block.into()]);
+    compress256(state, std::slice::from_ref(GenericArray::from_slice(&block)));
 }
 
 fn digest(state: [u32; 8]) -> [u8; DIGEST_BYTES] {

@@ -153,8 +153,7 @@ impl Keyring {
             return Err(KeyringError::Exists { path: path.to_owned() });
         }
         let sealer = Sealer::new(kek)?;
-        let mut content =
-            Content { domains: BTreeMap::new(), purposes: BTreeMap::new(), signing: new_signing_key(&sealer, random)? };
+        let mut content = Content { domains: BTreeMap::new(), purposes: BTreeMap::new(), signing: new_signing_key(&sealer, random)? };
         add_missing(&mut content, domains, &sealer, clock, random)?;
         keyring_file::write(path, &key_id(kek), &sealer, &content)?;
         Self::unseal(path, kek, &sealer, &content)
@@ -241,10 +240,7 @@ impl Keyring {
     /// # Errors
     /// When there is no such purpose.
     pub fn secret(&self, purpose: &str) -> Result<SecretKey32, KeyringError> {
-        self.purposes
-            .get(purpose)
-            .cloned()
-            .ok_or_else(|| KeyringError::UnknownPurpose { purpose: purpose.to_owned() })
+        self.purposes.get(purpose).cloned().ok_or_else(|| KeyringError::UnknownPurpose { purpose: purpose.to_owned() })
     }
 
     /// The Ed25519 key that signs certificates, as PKCS#8 version 2 (RFC 8410).
@@ -360,13 +356,7 @@ fn add_missing(
     Ok(())
 }
 
-fn new_epoch(
-    name: &str,
-    epoch: u32,
-    sealer: &Sealer,
-    clock: &dyn Clock,
-    random: &dyn Random,
-) -> Result<SealedEpoch, KeyringError> {
+fn new_epoch(name: &str, epoch: u32, sealer: &Sealer, clock: &dyn Clock, random: &dyn Random) -> Result<SealedEpoch, KeyringError> {
     let mut key = SecretKey32::new([0; 32]);
     random.fill(key.expose_mut())?;
     let sealed = sealer.seal(Entry::Domain { name, epoch }, key.expose(), random)?;

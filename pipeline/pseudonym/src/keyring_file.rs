@@ -93,13 +93,7 @@ pub(crate) fn read(path: &Path, key_id: &str, sealer: &Sealer) -> Result<Content
 pub(crate) fn write(path: &Path, key_id: &str, sealer: &Sealer, content: &Content) -> Result<(), KeyringError> {
     let format = |source| KeyringError::Format { path: path.to_owned(), source };
     let authentication = sealer.authenticate(&covered(key_id, content).map_err(format)?);
-    let file = FileV1 {
-        format: FORMAT.to_owned(),
-        version: VERSION,
-        key_id: key_id.to_owned(),
-        content: content.clone(),
-        authentication,
-    };
+    let file = FileV1 { format: FORMAT.to_owned(), version: VERSION, key_id: key_id.to_owned(), content: content.clone(), authentication };
     let mut text = serde_json::to_vec_pretty(&file).map_err(format)?;
     text.push(b'\n');
     let failed = |source| KeyringError::Io { action: "write", path: path.to_owned(), source };
@@ -118,13 +112,7 @@ pub(crate) fn write(path: &Path, key_id: &str, sealer: &Sealer, content: &Conten
 /// The lock ends with the returned file.
 pub(crate) fn lock(path: &Path) -> Result<File, KeyringError> {
     let failed = |source| KeyringError::Io { action: "lock", path: path.to_owned(), source };
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(beside(path, ".lock"))
-        .map_err(failed)?;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(beside(path, ".lock")).map_err(failed)?;
     file.lock().map_err(failed)?;
     Ok(file)
 }

@@ -13,8 +13,8 @@ mod keyring;
 mod keyring_file;
 mod normalise;
 mod raw;
-mod secret;
 mod sealing;
+mod secret;
 
 pub use hasher::DomainHasher;
 pub use identify::{IdentifyError, identify};

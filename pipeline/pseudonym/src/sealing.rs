@@ -68,9 +68,7 @@ impl Sealer {
         let mut bytes = Zeroizing::new(Vec::with_capacity(secret.len() + AES_256_GCM.tag_len()));
         bytes.extend_from_slice(secret);
         // Fails for messages of 64 GiB only.
-        self.aead
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut *bytes)
-            .map_err(|_| RandomUnavailable)?;
+        self.aead.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut *bytes).map_err(|_| RandomUnavailable)?;
         Ok(Sealed { nonce: STANDARD.encode(nonce), ciphertext: STANDARD.encode(&*bytes) })
     }
 

@@ -1,11 +1,17 @@
 //! Whom and what an erasure touches.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use ameles_core::{DeviceId, Month, SuppressionSet};
+use ameles_core::{DeviceId, Month, SuppressionSet, Timestamp};
+use ameles_schemas::Table;
+use arrow::datatypes::{Schema, SchemaRef};
 use hashbrown::HashSet;
 
-use crate::{StoreError, Warehouse};
+use crate::append::covered;
+use crate::files::{Rows, RunReader, column, optional_pseudonyms, pseudonyms};
+use crate::recover::not_rolled_up;
+use crate::{DataFile, Snapshot, StoreError, Warehouse};
 
 /// What the erasure of some subjects touches.
 #[derive(Clone, Debug, Default)]
@@ -22,10 +28,144 @@ pub struct Affected {
     pub rows: u64,
 }
 
-/// Finds what the erasure of `suppressions`' subjects touches.
+/// Finds what the erasure of `suppressions`' subjects touches; every entry counts, pending or not.
 ///
 /// # Errors
 /// When storage fails.
 pub async fn affected(warehouse: &Warehouse, suppressions: &SuppressionSet) -> Result<Affected, StoreError> {
-    unimplemented!()
+    // So that a batch which had not seen the request is in the snapshot.
+    warehouse.barrier().await?;
+    let snapshot = warehouse.snapshot().await?;
+    let (warehouse, suppressions) = (warehouse.clone(), suppressions.clone());
+    tokio::task::spawn_blocking(move || {
+        let found = resolve(&warehouse, &snapshot, &suppressions)?;
+        let mut affected = Affected { other_users: found.other_users, ..Affected::default() };
+        affected.devices.extend(suppressions.touched_devices());
+        affected.devices.extend(found.devices.iter().copied());
+        affected.userless_devices.extend(found.userless.iter().copied().chain(suppressions.userless_devices()));
+        let set = suppressions.with_userless(found.userless, Timestamp::MAX);
+        count(&warehouse, &snapshot, &set, &mut affected)?;
+        Ok(affected)
+    })
+    .await?
+}
+
+/// The devices of some users.
+#[derive(Default)]
+pub(crate) struct Resolved {
+    pub(crate) devices: HashSet<DeviceId>,
+    pub(crate) userless: HashSet<DeviceId>,
+    pub(crate) other_users: u64,
+}
+
+/// Finds the suppressed users' devices by `links`, and by the events whose links are still to be committed.
+pub(crate) fn resolve(warehouse: &Warehouse, snapshot: &Snapshot, set: &SuppressionSet) -> Result<Resolved, StoreError> {
+    let mut found = Resolved::default();
+    if !warehouse.tables().has_user {
+        return Ok(found);
+    }
+    let users: HashSet<u128> = set.users().map(|user| user.as_u128()).collect();
+    let erased: HashSet<u128> = set.devices().map(|device| device.as_u128()).collect();
+    let mut devices: HashSet<u128> = HashSet::new();
+    if !users.is_empty() {
+        each_link(warehouse, snapshot, |user, device| {
+            if users.contains(&user) {
+                devices.insert(device);
+            }
+        })?;
+    }
+    if devices.is_empty() && erased.is_empty() {
+        return Ok(found);
+    }
+    let mut shared: HashSet<u128> = HashSet::new();
+    let mut others: HashSet<u128> = HashSet::new();
+    each_link(warehouse, snapshot, |user, device| {
+        if !users.contains(&user) {
+            if devices.contains(&device) {
+                shared.insert(device);
+            }
+            if erased.contains(&device) {
+                others.insert(user);
+            }
+        }
+    })?;
+    let id = |device: &u128| DeviceId::from_bytes(device.to_be_bytes());
+    found.userless = devices.difference(&shared).map(id).collect();
+    found.devices = devices.iter().map(id).collect();
+    found.other_users = others.len() as u64;
+    Ok(found)
+}
+
+fn each_link(warehouse: &Warehouse, snapshot: &Snapshot, mut each: impl FnMut(u128, u128)) -> Result<(), StoreError> {
+    let in_events: Vec<DataFile> = not_rolled_up(snapshot, Table::Links).into_iter().cloned().collect();
+    for (table, files) in [(Table::Links, snapshot.files(Table::Links).to_vec()), (Table::Events, in_events)] {
+        let mut rows = RunReader::new(warehouse.table_folder(table), files, some_columns(warehouse, table, &["user", "device"])?);
+        while let Some(batch) = rows.next_batch()? {
+            let users = optional_pseudonyms(column(&batch, "user")?, "user")?;
+            let devices = pseudonyms(column(&batch, "device")?, "device")?;
+            for (user, device) in users.into_iter().zip(devices) {
+                if let Some(user) = user {
+                    each(user, device);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Some of a table's columns, in the table's order.
+pub(crate) fn some_columns(warehouse: &Warehouse, table: Table, names: &[&str]) -> Result<SchemaRef, StoreError> {
+    let schema = warehouse.tables().file_schema(table);
+    if let Some(unknown) = names.iter().find(|name| schema.field_with_name(name).is_err()) {
+        return Err(StoreError::schema(table, format!("there is no column {unknown}")));
+    }
+    Ok(Arc::new(Schema::new(schema.fields().iter().filter(|field| names.contains(&field.name().as_str())).cloned().collect::<Vec<_>>())))
+}
+
+fn count(warehouse: &Warehouse, snapshot: &Snapshot, set: &SuppressionSet, affected: &mut Affected) -> Result<(), StoreError> {
+    let devices = sorted(affected.devices.iter().chain(&affected.userless_devices).map(|device| *device.as_bytes()));
+    if devices.is_empty() {
+        return Ok(());
+    }
+    let mut names = vec!["device", "ts"];
+    if warehouse.tables().has_user {
+        names.push("user");
+    }
+    let schema = some_columns(warehouse, Table::Events, &names)?;
+    for month in snapshot.months(Table::Events) {
+        let files = snapshot.month_files(Table::Events, month).to_vec();
+        let mut rows = RunReader::new(warehouse.table_folder(Table::Events), files, Arc::clone(&schema)).of_devices(Arc::clone(&devices));
+        while let Some(batch) = rows.next_batch()? {
+            let hits = covered(&batch, set)?.into_iter().filter(|hit| *hit).count() as u64;
+            affected.rows += hits;
+            if hits > 0 {
+                affected.months.insert(month);
+            }
+        }
+    }
+    // Months whose events have gone may still have activity, and a crash may have left some that events have no more.
+    for table in crate::append::derived_tables(warehouse.tables()) {
+        for month in snapshot.months(table) {
+            if !snapshot.month_files(Table::Events, month).is_empty() || affected.months.contains(&month) {
+                continue;
+            }
+            let schema = some_columns(warehouse, table, &["device"])?;
+            let mut rows = RunReader::new(warehouse.table_folder(table), snapshot.month_files(table, month).to_vec(), schema);
+            while let Some(batch) = rows.next_batch()? {
+                let is_hit = |device: &u128| devices.binary_search(&device.to_be_bytes()).is_ok();
+                if pseudonyms(column(&batch, "device")?, "device")?.iter().any(is_hit) {
+                    affected.months.insert(month);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Pseudonyms in order, each once.
+pub(crate) fn sorted(devices: impl Iterator<Item = [u8; 16]>) -> Arc<Vec<[u8; 16]>> {
+    let mut devices: Vec<[u8; 16]> = devices.collect();
+    devices.sort_unstable();
+    devices.dedup();
+    Arc::new(devices)
 }

@@ -1,9 +1,27 @@
 //! One batch: quarantine, then events with the source's offsets, then the roll-up.
+//!
+//! All files are on the disk before the first commit. The batch is in when the
+//! commit to `events` is; its roll-up to activity, links and devices follows, and
+//! is made up for by `recover` if the process dies in between.
 
-use ameles_core::{Month, SuppressionSource};
-use arrow::record_batch::RecordBatch;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::{StoreError, WriterLease};
+use ameles_core::{DeviceId, Month, SuppressionSet, SuppressionSource, Timestamp, UserId};
+use ameles_schemas::{Table, TableSchemas};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{SortColumn, SortOptions, filter_record_batch, lexsort_to_indices, take_record_batch};
+use arrow::datatypes::TimestampMicrosecondType;
+use async_trait::async_trait;
+use hashbrown::HashMap;
+
+use crate::commit::{Decision, Plan};
+use crate::files::{RunWriter, Written, column};
+use crate::lease::Gate;
+use crate::log::{Change, LogState, NewFile};
+use crate::names::{self, Origin};
+use crate::rollup::{RolledUp, roll_up};
+use crate::{StoreError, Warehouse, WriterLease, durable};
 
 /// A source's position: the commit that holds the batch moves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,12 +56,368 @@ pub struct Appended {
     pub suppressed: u64,
 }
 
+/// The batch's files by table and month.
+type Files = HashMap<(Table, Month), Vec<NewFile>>;
+
 impl WriterLease {
     /// Commits a batch; when it returns, the batch is durable.
     ///
+    /// A replayed batch's quarantine rows are skipped when all positions of `txns` have been passed in `quarantine` already;
+    /// where they have been passed in part, the caller leaves out rows up to `snapshot.txn(Table::Quarantine, app)`.
+    ///
     /// # Errors
     /// `TxnMoved` when another process has ingested the source meanwhile: nothing of `events` is committed then.
+    /// After any other error the batch may be in: drop the lease, and go on from the positions that a new snapshot's `events` has.
     pub async fn append(&mut self, batch: Append, suppressions: &dyn SuppressionSource) -> Result<Appended, StoreError> {
-        unimplemented!()
+        let mut rest = batch.events;
+        rest.retain(|(_, events)| events.num_rows() > 0);
+        rest.sort_by_key(|(month, _)| *month);
+        let mut quarantine = batch.quarantine.filter(|rows| rows.num_rows() > 0);
+        let mut seen = suppressions.current().await?;
+        let mut suppressed = drop_covered(&mut rest, &seen)?;
+        loop {
+            self.batch += 1;
+            let rows = rest.iter().map(|(_, events)| events.num_rows() as u64).sum();
+            let files = self.write_files(rest.clone(), quarantine.clone()).await?;
+            self.warehouse.failpoint("append.files_written")?;
+            if quarantine.take().is_some() {
+                self.commit_quarantine(&files, &batch.txns).await?;
+                self.warehouse.failpoint("append.quarantine_committed")?;
+            }
+            let mut plan = EventsPlan {
+                lease: self,
+                txns: &batch.txns,
+                suppressions,
+                seen: Arc::clone(&seen),
+                rest: &rest,
+                add: of_table(&files, Table::Events),
+                gate: None,
+                changed: None,
+            };
+            let landed = self.warehouse.commit(Table::Events, &mut plan).await;
+            let changed = plan.changed.take();
+            drop(plan);
+            if let Some(set) = changed {
+                // A suppression came in between: the batch is made anew without what it covers.
+                self.delete(&files).await?;
+                seen = set;
+                suppressed += drop_covered(&mut rest, &seen)?;
+                continue;
+            }
+            let landed = match landed {
+                Ok(landed) => landed,
+                Err(error) => {
+                    if matches!(error, StoreError::TxnMoved { .. }) {
+                        self.delete(&files).await?;
+                    }
+                    return Err(error);
+                }
+            };
+            self.warehouse.failpoint("append.events_committed")?;
+            self.commit_roll_up(&files).await?;
+            return Ok(Appended { events_version: landed.after, rows, suppressed });
+        }
     }
+
+    async fn write_files(&self, events: Vec<(Month, RecordBatch)>, quarantine: Option<RecordBatch>) -> Result<Files, StoreError> {
+        let writing = Writing { warehouse: self.warehouse.clone(), lease: self.id.clone(), batch: self.batch };
+        tokio::task::spawn_blocking(move || {
+            let mut files = Files::new();
+            for (month, events) in &events {
+                writing.month(*month, events, &mut files)?;
+            }
+            if let Some(rows) = quarantine {
+                writing.quarantine(&rows, &mut files)?;
+            }
+            Ok(files)
+        })
+        .await?
+    }
+
+    async fn commit_quarantine(&self, files: &Files, txns: &[Txn]) -> Result<(), StoreError> {
+        let mut plan = QuarantinePlan { lease: self, txns, add: of_table(files, Table::Quarantine), committed: false };
+        self.warehouse.commit(Table::Quarantine, &mut plan).await?;
+        if !plan.committed {
+            self.delete_files(Table::Quarantine, of_table(files, Table::Quarantine)).await?;
+        }
+        Ok(())
+    }
+
+    async fn commit_roll_up(&self, files: &Files) -> Result<(), StoreError> {
+        let steps = [(Table::Activity, "append.activity_committed"), (Table::Links, "append.links_committed"), (Table::Devices, "append.devices_committed")];
+        for (table, point) in steps {
+            let add = of_table(files, table);
+            if !add.is_empty() {
+                let mut plan = RollUpPlan { lease: self, files, table, kept: Vec::new() };
+                self.warehouse.commit(table, &mut plan).await?;
+                let kept = plan.kept;
+                let skipped = add.into_iter().filter(|file| !kept.contains(&file.path)).collect();
+                self.delete_files(table, skipped).await?;
+            }
+            self.warehouse.failpoint(point)?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, files: &Files) -> Result<(), StoreError> {
+        for table in Table::ALL.into_iter().filter(|table| *table != Table::Quarantine) {
+            self.delete_files(table, of_table(files, table)).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete_files(&self, table: Table, files: Vec<NewFile>) -> Result<(), StoreError> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let folder = self.warehouse.table_folder(table);
+        let paths: Vec<PathBuf> = files.iter().map(|file| folder.join(&file.path)).collect();
+        let done = tokio::task::spawn_blocking(move || durable::delete_files(&paths)).await?;
+        done.map(drop).map_err(|source| StoreError::Io { doing: "deleting from", path: folder.display().to_string(), source })
+    }
+}
+
+fn of_table(files: &Files, table: Table) -> Vec<NewFile> {
+    let mut found: Vec<NewFile> = files.iter().filter(|((of, _), _)| *of == table).flat_map(|(_, files)| files.iter().cloned()).collect();
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+/// Writes a batch's files.
+struct Writing {
+    warehouse: Warehouse,
+    lease: String,
+    batch: u64,
+}
+
+impl Writing {
+    fn write(&self, table: Table, month: Month, rows: &RecordBatch, rolled_up: &[Table]) -> Result<Vec<NewFile>, StoreError> {
+        let schema = self.warehouse.tables().file_schema(table);
+        let rows = conform(table, &schema, rows)?;
+        let name = |part| names::run_path(table, month, &self.lease, self.batch, part, rolled_up);
+        let mut writer = RunWriter::new(table, self.warehouse.table_folder(table), schema, false, name);
+        // In steps, so that a file that has become too large ends.
+        for start in (0..rows.num_rows()).step_by(128 << 10) {
+            writer.write(&rows.slice(start, (rows.num_rows() - start).min(128 << 10)))?;
+        }
+        Ok(writer.finish()?.into_iter().map(|written: Written| written.file).collect())
+    }
+
+    fn month(&self, month: Month, events: &RecordBatch, files: &mut Files) -> Result<(), StoreError> {
+        if files.contains_key(&(Table::Events, month)) {
+            return Err(StoreError::Batch(format!("month {month} comes twice")));
+        }
+        let rolled: RolledUp = roll_up(self.warehouse.tables(), month, events)?;
+        let mut rolled_up = Vec::new();
+        for table in [Table::Activity, Table::Links, Table::Devices] {
+            if let Some(rows) = rolled.of(table).filter(|rows| rows.num_rows() > 0) {
+                files.insert((table, month), self.write(table, month, rows, &[])?);
+                rolled_up.push(table);
+            }
+        }
+        files.insert((Table::Events, month), self.write(Table::Events, month, events, &rolled_up)?);
+        Ok(())
+    }
+
+    fn quarantine(&self, rows: &RecordBatch, files: &mut Files) -> Result<(), StoreError> {
+        for (month, rows) in quarantine_by_month(rows)? {
+            files.insert((Table::Quarantine, month), self.write(Table::Quarantine, month, &rows, &[])?);
+        }
+        Ok(())
+    }
+}
+
+/// The batch under the table's own schema; refuses other columns.
+fn conform(table: Table, schema: &arrow::datatypes::SchemaRef, rows: &RecordBatch) -> Result<RecordBatch, StoreError> {
+    if rows.num_columns() != schema.fields().len() || rows.schema().fields().iter().zip(schema.fields()).any(|(a, b)| a.name() != b.name() || a.data_type() != b.data_type()) {
+        return Err(StoreError::schema(table, "the batch has other columns than `file_schema`"));
+    }
+    Ok(RecordBatch::try_new(Arc::clone(schema), rows.columns().to_vec())?)
+}
+
+/// Sorts quarantine rows by (device, at), nulls first, and parts them by the month of `at`.
+pub(crate) fn quarantine_by_month(rows: &RecordBatch) -> Result<Vec<(Month, RecordBatch)>, StoreError> {
+    let nulls_first = Some(SortOptions { descending: false, nulls_first: true });
+    let by = ["device", "at"].map(|name| column(rows, name).map(|values| SortColumn { values: Arc::clone(values), options: nulls_first }));
+    let by = by.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let rows = take_record_batch(rows, &lexsort_to_indices(&by, None)?)?;
+    let months: Vec<Month> = times(column(&rows, "at")?)?.into_iter().map(Timestamp::month).collect();
+    let mut distinct = months.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    distinct
+        .into_iter()
+        .map(|month| {
+            let mask: BooleanArray = months.iter().map(|of| Some(*of == month)).collect();
+            Ok((month, filter_record_batch(&rows, &mask)?))
+        })
+        .collect()
+}
+
+fn times(column: &ArrayRef) -> Result<Vec<Timestamp>, StoreError> {
+    let column = column.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| StoreError::Batch("a time column is no timestamp".into()))?;
+    Ok(column.values().iter().map(|at| Timestamp::from_micros(*at)).collect())
+}
+
+/// For each event whether a suppression covers it.
+pub(crate) fn covered(events: &RecordBatch, set: &SuppressionSet) -> Result<Vec<bool>, StoreError> {
+    if set.is_empty() {
+        return Ok(vec![false; events.num_rows()]);
+    }
+    let bad = |_| StoreError::Batch("a pseudonym has not 16 bytes".into());
+    let binary = |name: &str| column(events, name)?.as_binary_opt::<i32>().ok_or_else(|| StoreError::Batch(format!("column {name} is not binary")));
+    let devices = binary("device")?;
+    let users = if events.column_by_name("user").is_some() { Some(binary("user")?) } else { None };
+    let at = times(column(events, "ts")?)?;
+    (0..events.num_rows())
+        .map(|row| {
+            let device = DeviceId::from_slice(devices.value(row)).map_err(bad)?;
+            let user = users.filter(|users| !users.is_null(row)).map(|users| UserId::from_slice(users.value(row)).map_err(bad)).transpose()?;
+            Ok(set.covers(device, user, at[row]))
+        })
+        .collect()
+}
+
+/// Drops covered rows and months that have none left; returns how many rows went.
+fn drop_covered(events: &mut Vec<(Month, RecordBatch)>, set: &SuppressionSet) -> Result<u64, StoreError> {
+    let mut dropped = 0;
+    for (_, events) in events.iter_mut() {
+        let covered = covered(events, set)?;
+        let count = covered.iter().filter(|covered| **covered).count();
+        if count > 0 {
+            dropped += count as u64;
+            let kept: BooleanArray = covered.iter().map(|covered| Some(!covered)).collect();
+            *events = filter_record_batch(events, &kept)?;
+        }
+    }
+    events.retain(|(_, events)| events.num_rows() > 0);
+    Ok(dropped)
+}
+
+fn writer_app(lease: &WriterLease) -> String {
+    format!("writer:{}", lease.id)
+}
+
+/// The events of a batch, with the positions of its sources.
+struct EventsPlan<'a> {
+    lease: &'a WriterLease,
+    txns: &'a [Txn],
+    suppressions: &'a dyn SuppressionSource,
+    seen: Arc<SuppressionSet>,
+    rest: &'a [(Month, RecordBatch)],
+    add: Vec<NewFile>,
+    gate: Option<Gate>,
+    changed: Option<Arc<SuppressionSet>>,
+}
+
+#[async_trait]
+impl Plan for EventsPlan<'_> {
+    async fn decide(&mut self, state: &Arc<LogState>) -> Result<Decision, StoreError> {
+        self.gate = None;
+        let lease = self.lease;
+        let writer = writer_app(lease);
+        let batch = i64::try_from(lease.batch).unwrap_or(i64::MAX);
+        if state.txns.get(&writer) == Some(&batch) {
+            return Ok(Decision::Done);
+        }
+        for txn in self.txns {
+            let found = state.txns.get(&txn.app).copied();
+            if found != txn.before {
+                return Err(StoreError::TxnMoved { app: txn.app.clone(), expected: txn.before, found });
+            }
+        }
+        if self.add.is_empty() && self.txns.is_empty() {
+            return Ok(Decision::Done);
+        }
+        // From this look on until the commit an erasure waits at the gate.
+        let gate = lease.warehouse.gate().await?;
+        let set = self.suppressions.current().await?;
+        if set.sequence() != self.seen.sequence() {
+            for (_, events) in self.rest {
+                if covered(events, &set)?.contains(&true) {
+                    self.changed = Some(set);
+                    return Ok(Decision::Done);
+                }
+            }
+            self.seen = set;
+        }
+        self.gate = Some(gate);
+        let mut txns = vec![(writer, batch)];
+        txns.extend(self.txns.iter().map(|txn| (txn.app.clone(), txn.after)));
+        Ok(Decision::Commit(Change { operation: "append", data_change: true, add: self.add.clone(), txns, ..Change::default() }))
+    }
+}
+
+/// The quarantine of a batch; skipped when a replay brings it again.
+struct QuarantinePlan<'a> {
+    lease: &'a WriterLease,
+    txns: &'a [Txn],
+    add: Vec<NewFile>,
+    committed: bool,
+}
+
+#[async_trait]
+impl Plan for QuarantinePlan<'_> {
+    async fn decide(&mut self, state: &Arc<LogState>) -> Result<Decision, StoreError> {
+        let writer = writer_app(self.lease);
+        let batch = i64::try_from(self.lease.batch).unwrap_or(i64::MAX);
+        if state.txns.get(&writer) == Some(&batch) {
+            self.committed = true;
+            return Ok(Decision::Done);
+        }
+        let passed = |txn: &Txn| state.txns.get(&txn.app).is_some_and(|at| *at >= txn.after);
+        if !self.txns.is_empty() && self.txns.iter().all(passed) {
+            return Ok(Decision::Done);
+        }
+        self.committed = true;
+        let mut txns = vec![(writer, batch)];
+        txns.extend(self.txns.iter().map(|txn| (txn.app.clone(), txn.after)));
+        Ok(Decision::Commit(Change { operation: "append", data_change: true, add: self.add.clone(), txns, ..Change::default() }))
+    }
+}
+
+/// The roll-up of a batch, of the months whose events are still the batch's own run: a rewrite has rolled up the others.
+struct RollUpPlan<'a> {
+    lease: &'a WriterLease,
+    files: &'a Files,
+    table: Table,
+    kept: Vec<String>,
+}
+
+#[async_trait]
+impl Plan for RollUpPlan<'_> {
+    async fn decide(&mut self, state: &Arc<LogState>) -> Result<Decision, StoreError> {
+        let app = format!("rollup:{}", self.lease.id);
+        let batch = i64::try_from(self.lease.batch).unwrap_or(i64::MAX);
+        if state.txns.get(&app) == Some(&batch) {
+            return Ok(Decision::Done);
+        }
+        // Read after `state`: a rewrite that replaced the run after this has not committed to this table before it, so the entry is taken and this tries again.
+        let events = self.lease.warehouse.refresh(Table::Events).await?;
+        let live = |month: Month| self.files.get(&(Table::Events, month)).is_some_and(|files| files.iter().all(|file| events.is_live(&file.path)));
+        let mut add: Vec<NewFile> = Vec::new();
+        for ((table, month), files) in self.files {
+            if *table == self.table && live(*month) {
+                add.extend(files.iter().cloned());
+            }
+        }
+        self.kept = add.iter().map(|file| file.path.clone()).collect();
+        if add.is_empty() {
+            return Ok(Decision::Done);
+        }
+        Ok(Decision::Commit(Change { operation: "roll-up", data_change: true, add, txns: vec![(app, batch)], ..Change::default() }))
+    }
+}
+
+/// The batch that a file belongs to.
+pub(crate) fn batch_of(origin: &Origin) -> Option<(&str, u64)> {
+    match origin {
+        Origin::Run { lease, batch, .. } => Some((lease, *batch)),
+        Origin::Settled { .. } => None,
+    }
+}
+
+/// The tables that are rolled up from events.
+pub(crate) fn derived_tables(tables: &TableSchemas) -> Vec<Table> {
+    tables.tables().into_iter().filter(|table| !table.key_columns().is_empty()).collect()
 }

@@ -43,20 +43,10 @@ fn plan() -> Option<&'static Plan> {
     .as_ref()
 }
 
-#[cfg(test)]
-thread_local! {
-    /// In unit tests a crash is an error that is returned at the point.
-    pub(crate) static FAIL_AT: std::cell::RefCell<Option<&'static str>> = const { std::cell::RefCell::new(None) };
-}
-
 /// Crashes here if the environment says so.
-pub(crate) fn hit(point: &'static str) -> Result<(), crate::StoreError> {
+pub(crate) fn hit(point: &'static str) {
     debug_assert!(POINTS.contains(&point), "{point}");
-    #[cfg(test)]
-    if FAIL_AT.with_borrow(|at| *at == Some(point)) {
-        return Err(crate::StoreError::Batch(format!("failpoint {point}")));
-    }
-    let Some(plan) = plan().filter(|plan| plan.point == point) else { return Ok(()) };
+    let Some(plan) = plan().filter(|plan| plan.point == point) else { return };
     static PASSED: Mutex<Option<HashMap<&'static str, u64>>> = Mutex::new(None);
     let mut passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);
     let count = passed.get_or_insert_default().entry(point).or_default();
@@ -64,5 +54,4 @@ pub(crate) fn hit(point: &'static str) -> Result<(), crate::StoreError> {
     if *count == plan.nth {
         std::process::abort();
     }
-    Ok(())
 }

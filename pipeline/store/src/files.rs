@@ -50,7 +50,7 @@ fn properties(table: Table, schema: &SchemaRef) -> WriterProperties {
             DataType::Binary => {
                 properties = properties.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path.clone(), Encoding::DELTA_BYTE_ARRAY);
                 // Pages are found by device; nothing looks for pages by any other pseudonym.
-                if located_by.is_none_or(|column| column != field.name()) {
+                if located_by.is_none_or(|column| *column != field.name().as_str()) {
                     properties = properties.set_column_statistics_enabled(path, EnabledStatistics::None);
                 }
             }
@@ -187,6 +187,22 @@ pub(crate) struct RunReader {
 struct OpenReader {
     path: String,
     reader: ParquetRecordBatchReader,
+    /// Rows that are still to come.
+    rows: u64,
+}
+
+/// Sorted rows, batch by batch.
+pub(crate) trait Rows: Send {
+    fn next_batch(&mut self) -> Result<Option<RecordBatch>, StoreError>;
+}
+
+/// Rows that are in memory already.
+pub(crate) struct InMemory(pub(crate) Option<RecordBatch>);
+
+impl Rows for InMemory {
+    fn next_batch(&mut self) -> Result<Option<RecordBatch>, StoreError> {
+        Ok(self.0.take().filter(|batch| batch.num_rows() > 0))
+    }
 }
 
 impl RunReader {
@@ -199,7 +215,7 @@ impl RunReader {
         self
     }
 
-    pub(crate) fn next_batch(&mut self) -> Result<Option<RecordBatch>, StoreError> {
+    fn next_rows(&mut self) -> Result<Option<RecordBatch>, StoreError> {
         loop {
             if self.open.is_none() {
                 let Some(file) = self.files.next() else { return Ok(None) };
@@ -210,8 +226,14 @@ impl RunReader {
             match open.reader.next() {
                 Some(batch) => {
                     let batch = batch.map_err(|error| StoreError::File { path: open.path.clone(), what: error.to_string() })?;
-                    if batch.num_rows() > 0 {
-                        return adapt(&batch, &self.schema, &open.path).map(Some);
+                    open.rows = open.rows.saturating_sub(batch.num_rows() as u64);
+                    let adapted = adapt(&batch, &self.schema, &open.path)?;
+                    // Closed at once: a month may have thousands of small runs.
+                    if open.rows == 0 {
+                        self.open = None;
+                    }
+                    if adapted.num_rows() > 0 {
+                        return Ok(Some(adapted));
                     }
                 }
                 None => self.open = None,
@@ -227,6 +249,7 @@ impl RunReader {
         let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(opened, ArrowReaderOptions::new().with_page_index_policy(policy))?;
         let wanted = builder.schema().fields().iter().enumerate().filter(|(_, field)| self.schema.field_with_name(field.name()).is_ok());
         let mask = ProjectionMask::roots(builder.parquet_schema(), wanted.map(|(at, _)| at));
+        let mut rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or_default();
         let mut builder = builder.with_projection(mask).with_batch_size(READ_ROWS);
         if let Some(devices) = &self.devices {
             let Some(column) = builder.schema().fields().iter().position(|field| field.name() == "device") else {
@@ -236,9 +259,16 @@ impl RunReader {
             if !selection.selects_any() {
                 return Ok(None);
             }
+            rows = selection.row_count() as u64;
             builder = builder.with_row_selection(selection);
         }
-        Ok(Some(OpenReader { path: file.path.clone(), reader: builder.build()? }))
+        Ok(Some(OpenReader { path: file.path.clone(), reader: builder.build()?, rows }))
+    }
+}
+
+impl Rows for RunReader {
+    fn next_batch(&mut self) -> Result<Option<RecordBatch>, StoreError> {
+        self.next_rows()
     }
 }
 

@@ -11,19 +11,28 @@ mod append;
 mod commit;
 mod durable;
 mod error;
+mod files;
 #[doc(hidden)]
 pub mod failpoints;
+mod fold;
 mod lease;
 mod log;
 mod names;
+mod provider;
 mod purge;
 mod recover;
 mod rewrite;
 pub mod rollup;
+mod rows;
+mod settle;
 mod snapshot;
+mod merge;
 pub mod verify;
 mod view;
 mod warehouse;
+
+#[cfg(test)]
+mod tests;
 
 pub use affected::{Affected, affected};
 pub use append::{Append, Appended, Txn};

@@ -5,6 +5,7 @@
 //! written here: a commit is one JSON file that only one writer can create.
 //! Table creation and checkpoints are delta-rs's.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -108,10 +109,10 @@ struct MetadataLine {
 #[serde(rename_all = "camelCase")]
 struct Stats {
     num_records: u64,
-    #[serde(default, skip_serializing_if = "HashMap::is_empty")]
-    min_values: HashMap<String, String>,
-    #[serde(default, skip_serializing_if = "HashMap::is_empty")]
-    max_values: HashMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    min_values: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    max_values: BTreeMap<String, String>,
 }
 
 const fn time_column(table: Table) -> Option<&'static str> {
@@ -274,7 +275,7 @@ impl LogState {
         let damaged = |what: &str| StoreError::Log { table: table.as_str(), version, what: what.to_owned() };
         let name = names::parse(&add.path).ok_or_else(|| damaged("a file was added that Ameles has not written; restore the table to a version without it"))?;
         let stats: Stats = serde_json::from_str(add.stats.as_deref().unwrap_or_default()).map_err(|_| damaged("a file has no row count"))?;
-        let bound = |values: &HashMap<String, String>| time_column(table).and_then(|column| values.get(column)?.parse::<Timestamp>().ok());
+        let bound = |values: &BTreeMap<String, String>| time_column(table).and_then(|column| values.get(column)?.parse::<Timestamp>().ok());
         let settled = match &name.origin {
             Origin::Settled { generation, .. } => Some(generation.clone()),
             Origin::Run { .. } => None,

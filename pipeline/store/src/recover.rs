@@ -1,6 +1,24 @@
 //! After a crash: roll-ups that did not come to pass are made from events.
 
-use crate::{Maintainer, StoreError};
+use std::collections::BTreeSet;
+
+use ameles_core::Month;
+use ameles_schemas::Table;
+use hashbrown::HashSet;
+
+use crate::append::{batch_of, derived_tables};
+use crate::rewrite::round_app;
+use crate::{DataFile, Maintainer, Rewrite, Snapshot, StoreError, Warehouse};
+
+/// Runs of `events` whose roll-up to a table has not been committed.
+pub(crate) fn not_rolled_up<'a>(snapshot: &'a Snapshot, table: Table) -> Vec<&'a DataFile> {
+    let there: HashSet<(Month, &str, u64)> =
+        snapshot.files(table).iter().filter_map(|file| batch_of(&file.origin).map(|(lease, batch)| (file.month, lease, batch))).collect();
+    let missing = |file: &&'a DataFile| {
+        file.rolled_up.contains(&table) && batch_of(&file.origin).is_some_and(|(lease, batch)| !there.contains(&(file.month, lease, batch)))
+    };
+    snapshot.files(Table::Events).iter().filter(missing).collect()
+}
 
 impl Maintainer {
     /// Brings activity, links and devices in line with events where a process died in between. Safe to repeat.
@@ -8,6 +26,28 @@ impl Maintainer {
     /// # Errors
     /// When storage fails.
     pub async fn recover(&mut self) -> Result<(), StoreError> {
-        unimplemented!()
+        let snapshot = self.warehouse.snapshot().await?;
+        for month in months_out_of_line(&self.warehouse, &snapshot)? {
+            tracing::info!(%month, "making a month's roll-up anew after a crash");
+            self.rewrite_month(month, &Rewrite::default(), &|_| {}).await?;
+        }
+        Ok(())
     }
+}
+
+fn months_out_of_line(warehouse: &Warehouse, snapshot: &Snapshot) -> Result<BTreeSet<Month>, StoreError> {
+    let mut months = BTreeSet::new();
+    for table in derived_tables(warehouse.tables()) {
+        let all: BTreeSet<Month> = snapshot.months(Table::Events).union(&snapshot.months(table)).copied().collect();
+        months.extend(all.into_iter().filter(|month| snapshot.txn(table, &round_app(*month)) != snapshot.txn(Table::Events, &round_app(*month))));
+        for file in not_rolled_up(snapshot, table) {
+            // A living writer is about to commit it.
+            if let Some((lease, _)) = batch_of(&file.origin)
+                && warehouse.is_dead(lease)?
+            {
+                months.insert(file.month);
+            }
+        }
+    }
+    Ok(months)
 }

@@ -116,7 +116,7 @@ impl<'a> Events<'a> {
     }
 
     fn times(rows: impl Iterator<Item = i64>) -> ArrayRef {
-        Arc::new(rows.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+        Arc::new(TimestampMicrosecondArray::from_iter_values(rows).with_timezone("UTC"))
     }
 
     fn activity(&self, tables: &TableSchemas) -> Result<RecordBatch, StoreError> {

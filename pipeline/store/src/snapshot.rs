@@ -30,6 +30,14 @@ pub struct DataFile {
     pub(crate) rolled_up: Vec<Table>,
 }
 
+impl DataFile {
+    /// A file that no log names yet.
+    pub(crate) fn unlisted(path: &str, month: Month) -> Self {
+        let origin = Origin::Run { lease: String::new(), batch: 0, part: 0 };
+        Self { path: path.to_owned(), size: 0, rows: 0, month, settled: None, ts: None, modified: Timestamp::default(), origin, rolled_up: Vec::new() }
+    }
+}
+
 /// All tables at one version each.
 #[derive(Debug)]
 pub struct Snapshot {

@@ -1,8 +1,20 @@
 //! Looks for subjects in every byte that the warehouse keeps.
+//!
+//! Values in Parquet are compressed and split by their encoding, so each file is
+//! decoded, referenced or not; and the bytes of every file are searched as they
+//! are, for pseudonyms in binary, in hex and in base64.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use ameles_core::Subject;
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::DataType;
+use base64_text::encodings;
+use bytes::Bytes;
+use hashbrown::HashSet;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::file::metadata::PageIndexPolicy;
 use serde::{Deserialize, Serialize};
 
 use crate::StoreError;
@@ -12,7 +24,7 @@ use crate::StoreError;
 pub struct ScanReport {
     /// Parquet files decoded, value by value.
     pub files_decoded: u64,
-    /// Other files searched byte by byte.
+    /// Files searched byte by byte: all of them.
     pub files_searched: u64,
     /// Bytes read.
     pub bytes: u64,
@@ -41,5 +53,177 @@ pub type ScanProgress<'a> = &'a (dyn Fn(u64) + Send + Sync);
 /// # Errors
 /// When a file cannot be read or decoded: then nothing is certain.
 pub async fn scan_for(root: &Path, subjects: &[Subject], progress: ScanProgress<'_>) -> Result<ScanReport, StoreError> {
-    unimplemented!()
+    let (root, needles) = (root.to_owned(), Needles::new(subjects));
+    let (sender, mut scanned) = tokio::sync::mpsc::unbounded_channel();
+    let running = tokio::task::spawn_blocking(move || {
+        let mut report = ScanReport::default();
+        let mut files = Vec::new();
+        walk(&root, &mut files)?;
+        for path in files {
+            let before = report.bytes;
+            scan_file(&root, &path, &needles, &mut report)?;
+            let _ = sender.send(report.bytes - before);
+        }
+        Ok(report)
+    });
+    while let Some(bytes) = scanned.recv().await {
+        progress(bytes);
+    }
+    running.await?
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), StoreError> {
+    let io = |source| StoreError::Io { doing: "listing", path: folder.display().to_string(), source };
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder).map_err(io)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(io)?;
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            walk(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn scan_file(root: &Path, path: &Path, needles: &Needles, report: &mut ScanReport) -> Result<(), StoreError> {
+    let shown = path.strip_prefix(root).unwrap_or(path).display().to_string();
+    let bytes = match fs::read(path) {
+        Ok(bytes) => Bytes::from(bytes),
+        // A writer or a purge has deleted it since it was listed.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(StoreError::Io { doing: "reading", path: shown, source }),
+    };
+    report.files_searched += 1;
+    report.bytes += bytes.len() as u64;
+    let mut finding = |what: String| report.findings.push(Finding { path: shown.clone(), what });
+    let raw = needles.raw_hits(&bytes);
+    if raw > 0 {
+        finding(format!("raw bytes, {raw} places"));
+    }
+    // By its content, not its name: a staged or renamed file is decoded too. One that was cut short by a crash has raw bytes only.
+    if bytes.len() >= 12 && bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1") {
+        let damaged = |error: parquet::errors::ParquetError| StoreError::File { path: shown.clone(), what: error.to_string() };
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+        let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options).map_err(damaged)?;
+        let metadata = builder.metadata();
+        let pages = metadata.offset_index().map_or(0, |index| index.iter().flatten().map(|column| column.page_locations().len() as u64).sum());
+        let schema = builder.schema().clone();
+        let mut hits = vec![0_u64; schema.fields().len()];
+        for batch in builder.with_batch_size(32 << 10).build().map_err(damaged)? {
+            let batch = batch?;
+            report.rows += batch.num_rows() as u64;
+            for (hits, column) in hits.iter_mut().zip(batch.columns()) {
+                *hits += needles.value_hits(column);
+            }
+        }
+        report.files_decoded += 1;
+        report.pages += pages;
+        for (field, hits) in schema.fields().iter().zip(hits).filter(|(_, hits)| *hits > 0) {
+            report.findings.push(Finding { path: shown.clone(), what: format!("column {}, {hits} values", field.name()) });
+        }
+    }
+    Ok(())
+}
+
+/// The subjects' pseudonyms in every form that is looked for.
+struct Needles {
+    forms: Vec<Form>,
+}
+
+/// Byte strings of one length, with a filter on the first three bytes that lets few others through.
+struct Form {
+    length: usize,
+    first: Vec<u64>,
+    all: HashSet<Vec<u8>>,
+}
+
+impl Form {
+    fn new(all: HashSet<Vec<u8>>, length: usize) -> Self {
+        let mut first = vec![0_u64; 1 << 18];
+        for needle in &all {
+            let at = Self::bucket(needle);
+            first[at >> 6] |= 1 << (at & 63);
+        }
+        Self { length, first, all }
+    }
+
+    const fn bucket(bytes: &[u8]) -> usize {
+        (bytes[0] as usize) << 16 | (bytes[1] as usize) << 8 | bytes[2] as usize
+    }
+
+    fn hits(&self, bytes: &[u8]) -> u64 {
+        let found = bytes.windows(self.length).filter(|window| {
+            let at = Self::bucket(window);
+            self.first[at >> 6] >> (at & 63) & 1 == 1 && self.all.contains(*window)
+        });
+        found.count() as u64
+    }
+}
+
+impl Needles {
+    fn new(subjects: &[Subject]) -> Self {
+        let mut by_length: std::collections::BTreeMap<usize, HashSet<Vec<u8>>> = std::collections::BTreeMap::new();
+        for subject in subjects {
+            for form in encodings(subject.as_bytes()) {
+                by_length.entry(form.len()).or_default().insert(form);
+            }
+        }
+        Self { forms: by_length.into_iter().map(|(length, all)| Form::new(all, length)).collect() }
+    }
+
+    fn raw_hits(&self, bytes: &[u8]) -> u64 {
+        self.forms.iter().map(|form| form.hits(bytes)).sum()
+    }
+
+    fn value_hits(&self, column: &ArrayRef) -> u64 {
+        let hits = |bytes: &[u8]| u64::from(self.raw_hits(bytes) > 0);
+        match column.data_type() {
+            DataType::Binary => column.as_binary::<i32>().iter().flatten().map(hits).sum(),
+            DataType::Utf8 => column.as_string::<i32>().iter().flatten().map(|text| hits(text.as_bytes())).sum(),
+            DataType::LargeBinary => column.as_binary::<i64>().iter().flatten().map(hits).sum(),
+            DataType::LargeUtf8 => column.as_string::<i64>().iter().flatten().map(|text| hits(text.as_bytes())).sum(),
+            DataType::FixedSizeBinary(_) => column.as_fixed_size_binary().iter().flatten().map(hits).sum(),
+            DataType::List(_) => self.value_hits(column.as_list::<i32>().values()),
+            DataType::Map(..) => column.as_map().entries().columns().iter().map(|child| self.value_hits(child)).sum(),
+            DataType::Struct(_) => column.as_struct().columns().iter().map(|child| self.value_hits(child)).sum(),
+            // Numbers, times and truth values hold no 16 bytes.
+            _ => 0,
+        }
+    }
+}
+
+mod base64_text {
+    /// The bytes, their hex in both cases, and their base64 in both alphabets without padding.
+    pub(super) fn encodings(bytes: &[u8; 16]) -> Vec<Vec<u8>> {
+        let hex = hex::encode(bytes);
+        let standard = base64(bytes, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
+        let url = base64(bytes, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
+        vec![bytes.to_vec(), hex.to_uppercase().into_bytes(), hex.into_bytes(), standard, url]
+    }
+
+    fn base64(bytes: &[u8; 16], alphabet: &[u8; 64]) -> Vec<u8> {
+        let number = u128::from_be_bytes(*bytes);
+        // 21 characters of 6 bits, and one of the last 2 bits with zeros behind.
+        let mut text: Vec<u8> = (0..21).map(|at| alphabet[(number >> (122 - 6 * at)) as usize & 63]).collect();
+        text.push(alphabet[((number & 3) << 4) as usize]);
+        text
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::encodings;
+
+        #[test]
+        fn encodings_are_those_of_rfc_4648() {
+            let mut bytes = [0_u8; 16];
+            for (at, byte) in bytes.iter_mut().enumerate() {
+                *byte = 0xf0 + at as u8;
+            }
+            let forms = encodings(&bytes);
+            assert_eq!(forms[2], b"f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff");
+            assert_eq!(forms[3], b"8PHy8/T19vf4+fr7/P3+/w");
+            assert_eq!(forms[4], b"8PHy8_T19vf4-fr7_P3-_w");
+        }
+    }
 }

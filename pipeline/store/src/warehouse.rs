@@ -32,6 +32,9 @@ struct Inner {
     states: Mutex<[Option<Arc<LogState>>; Table::ALL.len()]>,
     /// Whose turn it is to commit, by table.
     turns: [tokio::sync::Mutex<()>; Table::ALL.len()],
+    /// In unit tests a crash is an error at this point.
+    #[cfg(test)]
+    fail_at: Mutex<Option<&'static str>>,
 }
 
 impl fmt::Debug for Warehouse {
@@ -42,7 +45,32 @@ impl fmt::Debug for Warehouse {
 
 impl Warehouse {
     fn new(root: &Path, tables: TableSchemas, clock: SharedClock) -> Self {
-        Self { inner: Arc::new(Inner { root: root.to_owned(), tables, clock, states: Mutex::default(), turns: Default::default() }) }
+        let inner = Inner {
+            root: root.to_owned(),
+            tables,
+            clock,
+            states: Mutex::default(),
+            turns: Default::default(),
+            #[cfg(test)]
+            fail_at: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Crashes here if a test wants it.
+    #[cfg_attr(not(test), allow(clippy::unnecessary_wraps, reason = "in unit tests a crash is an error"))]
+    pub(crate) fn failpoint(&self, point: &'static str) -> Result<(), StoreError> {
+        crate::failpoints::hit(point);
+        #[cfg(test)]
+        if *self.inner.fail_at.lock().unwrap_or_else(PoisonError::into_inner) == Some(point) {
+            return Err(StoreError::Batch(format!("failpoint {point}")));
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn fail_at(&self, point: Option<&'static str>) {
+        *self.inner.fail_at.lock().unwrap_or_else(PoisonError::into_inner) = point;
     }
 
     /// Creates what is missing: the folder, its tables, and nullable columns that a newer contract has added. Safe to repeat.

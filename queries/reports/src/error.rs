@@ -31,6 +31,23 @@ pub enum ReportError {
         #[source]
         cause: std::io::Error,
     },
+    /// A file of the snapshot could not be opened.
+    #[error("cannot read {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// polars and the metric engine count differently: a defect of ours, and no report.
+    #[error("the table {table} differs between polars and the metric engine at {place}; please report this")]
+    Disagree {
+        /// Which.
+        table: String,
+        /// The row, without its value.
+        place: String,
+    },
     /// A table could not be written as CSV.
     #[error("cannot write the table {table}")]
     Csv {
@@ -78,6 +95,7 @@ impl ReportError {
         match self {
             Self::Query(error) => error.is_vanished_file(),
             Self::Store(error) => error.is_vanished_file(),
+            Self::Read { cause, .. } => cause.kind() == std::io::ErrorKind::NotFound,
             Self::Polars(polars::prelude::PolarsError::IO { error, .. }) => error.kind() == std::io::ErrorKind::NotFound,
             _ => false,
         }

@@ -86,7 +86,7 @@ pub struct Figures {
     pub growth: Vec<Row>,
     /// The retention triangle up to the month.
     pub retention: Vec<Cell>,
-    /// Cohort sizes by month: devices activated.
+    /// By dimension.
     pub breakdowns: Vec<Breakdown>,
 }
 
@@ -165,7 +165,8 @@ impl Figures {
         let mut breakdowns = Vec::new();
         for dimension in wanted.breakdowns.iter().copied().filter(|dimension| has(dimension)) {
             let groups = ask.rows(ask.request("mau", first, first).by([dimension])).await?;
-            breakdowns.push(Breakdown { dimension: dimension.to_owned(), mau: ranked(&groups) });
+            let named = groups.iter().map(|row| (label(row.labels.first().and_then(Option::as_deref)), row.value as i64)).collect();
+            breakdowns.push(Breakdown { dimension: dimension.to_owned(), mau: ranked(named) });
         }
 
         Ok(Self {
@@ -216,9 +217,7 @@ fn summed(rows: &[Row], month: Month) -> Headline {
 }
 
 /// Groups by size, what was folded or has no value last.
-fn ranked(rows: &[Row]) -> Vec<(String, i64)> {
-    let mut groups: Vec<(String, i64)> =
-        rows.iter().map(|row| (label(row.labels.first().and_then(Option::as_deref)), row.value as i64)).collect();
+pub(crate) fn ranked(mut groups: Vec<(String, i64)>) -> Vec<(String, i64)> {
     groups.sort_by(|(name, value), (other, than)| {
         let last = |name: &str| name == OTHER;
         last(name).cmp(&last(other)).then(than.cmp(value)).then(name.cmp(other))
@@ -253,8 +252,8 @@ mod tests {
 
     #[test]
     fn folded_groups_come_last_whatever_their_size() {
-        let rows = [row("2018-09-01", Some(OTHER), 500.0), row("2018-09-01", Some("DE"), 20.0), row("2018-09-01", None, 30.0), row("2018-09-01", Some("FR"), 20.0)];
-        let names: Vec<_> = ranked(&rows).into_iter().map(|(name, _)| name).collect();
+        let groups = [(OTHER, 500), ("DE", 20), ("(none)", 30), ("FR", 20)].map(|(name, value)| (name.to_owned(), value)).to_vec();
+        let names: Vec<_> = ranked(groups).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["(none)", "DE", "FR", OTHER]);
     }
 }

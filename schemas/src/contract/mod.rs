@@ -9,6 +9,10 @@ mod schema;
 mod strict;
 mod successor;
 #[cfg(test)]
+mod fixture_tests;
+#[cfg(test)]
+mod successor_tests;
+#[cfg(test)]
 mod tests;
 
 use arrow::datatypes::DataType;

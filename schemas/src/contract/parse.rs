@@ -14,6 +14,9 @@ const JSON_BYTES_MAX: usize = 1 << 20;
 /// Longest column name.
 const COLUMN_CHARS_MAX: usize = 64;
 
+/// Longest message of the meta-schema's that is shown.
+const MESSAGE_CHARS_MAX: usize = 200;
+
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 const TOP_KEYWORDS: [&str; 9] = [
     "$schema", "$id", "x-contract", "x-roles", "x-legal-basis", "type", "required", "properties", "additionalProperties",
@@ -89,7 +92,9 @@ fn check_against_meta_schema(document: &Value, faults: &mut Faults) {
     for error in jsonschema::draft202012::meta::validator().iter_errors(document) {
         let (field, keyword) = locate(error.instance_path().as_str());
         let place = if keyword.is_empty() { String::new() } else { format!("`{keyword}`: ") };
-        faults.add(&field, Rule::JsonSchema, format!("{place}{error}"), "write it as JSON Schema 2020-12 does");
+        // The message shows the value, which may be a whole object.
+        let message: String = error.to_string().chars().take(MESSAGE_CHARS_MAX).collect();
+        faults.add(&field, Rule::JsonSchema, format!("{place}{message}"), "write it as JSON Schema 2020-12 does");
     }
 }
 

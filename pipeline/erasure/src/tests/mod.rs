@@ -1,1 +1,8 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod certificates;
+mod fixture;
+mod handing_over;
+mod jobs;
+mod opendsr;
+mod resuming;

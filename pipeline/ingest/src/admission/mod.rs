@@ -11,8 +11,8 @@ mod ordered;
 use std::sync::Arc;
 
 use ameles_core::{DeviceId, EventKey, Month, Reason, Subject, SuppressionSet, Timestamp, UserId};
-use ameles_ledger::{ConsentBook, ConsentEvent, ConsentSource};
-use ameles_schemas::{Collection, Contract, Policy, Regime};
+use ameles_ledger::{ConsentBook, ConsentEvent, ConsentSource, NewRequest};
+use ameles_schemas::{Collection, Contract, OnWithdrawal, Policy, Regime};
 
 pub(crate) use identifier::{Identifier, Unusable};
 pub(crate) use ordered::Ordered;
@@ -196,8 +196,31 @@ impl Admission {
         let subject = user.map_or(Subject::Device(device), Subject::User);
         let policy = roles.consent_policy.and_then(|field| event.text(field)).map(str::to_owned);
         let purposes = roles.consent_purposes.map(|field| event.list(field).map(str::to_owned).collect()).unwrap_or_default();
-        part.consent(ConsentEvent { subject, granted, at: ts, policy, purposes, source: ConsentSource::Event }, suppressed);
+        let erasure = if granted { None } else { self.erasure(event, subject, part.arrival) };
+        part.consent(ConsentEvent { subject, granted, at: ts, policy, purposes, source: ConsentSource::Event }, suppressed, erasure);
         Ok(())
+    }
+
+    /// The erasure that a withdrawal asks for where its regime says `on_withdrawal = "erase"`.
+    fn erasure(&self, event: &Decoded<'_>, subject: Subject, received: Timestamp) -> Option<NewRequest> {
+        let roles = self.contract().roles();
+        let regime = self.policy.regime(roles.country.and_then(|field| event.text(field)));
+        if regime.on_withdrawal != OnWithdrawal::Erase {
+            return None;
+        }
+        let subjects = match subject {
+            Subject::Device(_) => self.device.all_keys(event, roles.device).into_iter().map(device_subject).collect(),
+            Subject::User(_) => self.user.as_ref()?.all_keys(event, roles.user?).into_iter().map(user_subject).collect(),
+        };
+        Some(NewRequest {
+            subjects,
+            kind: subject.kind(),
+            regulation: regime.name.clone(),
+            received,
+            due: received.plus_months(i32::try_from(regime.erasure_months).unwrap_or(1)),
+            reference: None,
+            actor: WITHDRAWN.to_owned(),
+        })
     }
 
     /// Whether the event carries the stamp that its regime asks for.
@@ -225,6 +248,14 @@ impl Admission {
         };
         policy_ok && regime.purposes.iter().all(purpose_ok)
     }
+}
+
+const fn device_subject((epoch, key): (u32, [u8; 16])) -> (u32, Subject) {
+    (epoch, Subject::Device(DeviceId::from_bytes(key)))
+}
+
+const fn user_subject((epoch, key): (u32, [u8; 16])) -> (u32, Subject) {
+    (epoch, Subject::User(UserId::from_bytes(key)))
 }
 
 /// Whether the ledger knows a grant or withdrawal of either.

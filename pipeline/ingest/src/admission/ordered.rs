@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use ameles_core::{DeviceId, Reason, Subject, SuppressionSet, Timestamp, UserId};
-use ameles_ledger::{ConsentBook, ConsentEvent, Ledger};
-use hashbrown::HashMap;
+use ameles_ledger::{ConsentBook, ConsentEvent, Ledger, NewRequest};
+use hashbrown::{HashMap, HashSet};
 
 use crate::IngestError;
-use crate::batch::{ConsentRow, Flags, Part};
+use crate::batch::{ConsentRow, Flags, Part, Row};
 
 /// Grants and withdrawals seen but maybe not yet in the workers' view, and what is to be told to the ledger.
 pub(crate) struct Ordered {
@@ -19,8 +19,12 @@ pub(crate) struct Ordered {
     seen: HashMap<Subject, Vec<(Timestamp, bool)>>,
     /// Not yet recorded.
     unrecorded: Vec<ConsentEvent>,
+    /// Withdrawals that ask for an erasure as well, not yet submitted.
+    erasures: Vec<NewRequest>,
+    /// The book's sequence number that holds all of `seen`; the largest while there is none.
+    recorded_sequence: u64,
     /// Subjects whose events were dropped, to be told at the next commit.
-    drops: hashbrown::HashSet<Subject>,
+    drops: HashSet<Subject>,
 }
 
 /// Subjects noted as dropped between two commits; the rest is noted by later ones.
@@ -28,7 +32,16 @@ const DROPS_MAX: usize = 100_000;
 
 impl Ordered {
     pub(crate) fn new(ledger: Ledger, suppressions: Arc<SuppressionSet>, book: Arc<ConsentBook>) -> Self {
-        Self { ledger, suppressions, book, seen: HashMap::new(), unrecorded: Vec::new(), drops: hashbrown::HashSet::new() }
+        Self {
+            ledger,
+            suppressions,
+            book,
+            seen: HashMap::new(),
+            unrecorded: Vec::new(),
+            erasures: Vec::new(),
+            recorded_sequence: 0,
+            drops: HashSet::new(),
+        }
     }
 
     /// The suppressions and consents now, for the next view.
@@ -40,12 +53,15 @@ impl Ordered {
     pub(crate) async fn refresh(&mut self) -> Result<(), IngestError> {
         self.suppressions = self.ledger.suppressions().await.map_err(IngestError::ledger)?;
         self.book = self.ledger.consents().await.map_err(IngestError::ledger)?;
+        if self.unrecorded.is_empty() && !self.seen.is_empty() && self.recorded_sequence == u64::MAX {
+            self.recorded_sequence = self.book.sequence();
+        }
         Ok(())
     }
 
-    /// Forgets what the ledger's book holds by now: only when no part admitted under an older book is left.
-    pub(crate) fn forget_recorded(&mut self) {
-        if self.unrecorded.is_empty() {
+    /// Forgets what the ledger's book holds by now, if the parts to come were all admitted under a book of `sequence` or later.
+    pub(crate) fn forget_recorded(&mut self, sequence: u64) {
+        if self.unrecorded.is_empty() && sequence >= self.recorded_sequence {
             self.seen.clear();
         }
     }
@@ -64,7 +80,7 @@ impl Ordered {
                 self.consent(consent).await?;
             }
             let flags = flags_at.next_if(|(row, _)| *row == at).map_or(Flags::default(), |(_, flags)| *flags);
-            if flags == Flags::default() && self.seen.is_empty() {
+            if flags == Flags::default() && !self.seen_either(&part.rows[at]) {
                 continue;
             }
             if let Some(reason) = self.row(part, at, flags) {
@@ -75,6 +91,12 @@ impl Ordered {
             self.consent(consent).await?;
         }
         Ok(())
+    }
+
+    fn seen_either(&self, row: &Row) -> bool {
+        let seen = |subject| self.seen.contains_key(&subject);
+        !self.seen.is_empty()
+            && (seen(Subject::Device(row.device_id())) || row.user_id().is_some_and(|user| seen(Subject::User(user))))
     }
 
     fn row(&mut self, part: &Part, at: usize, flags: Flags) -> Option<Reason> {
@@ -119,12 +141,16 @@ impl Ordered {
     }
 
     async fn consent(&mut self, consent: ConsentRow) -> Result<(), IngestError> {
-        let ConsentRow { event, suppressed, .. } = consent;
+        let ConsentRow { event, suppressed, erasure, .. } = consent;
+        // Once is enough, however often the withdrawal is sent.
+        let repeated = erasure.is_some() && self.withdrawn_by(event.subject, event.at, event.at);
+        self.erasures.extend(erasure.filter(|_| !repeated));
         let history = self.seen.entry(event.subject).or_default();
         let entry = (event.at, !event.granted);
         let place = history.partition_point(|old| *old <= entry);
         history.insert(place, entry);
         self.unrecorded.push(event);
+        self.recorded_sequence = u64::MAX;
         if suppressed {
             // It may lift a suppression for what comes next.
             self.record().await?;
@@ -138,6 +164,10 @@ impl Ordered {
         if !self.unrecorded.is_empty() {
             self.ledger.record_consents(&self.unrecorded).await.map_err(IngestError::ledger)?;
             self.unrecorded.clear();
+        }
+        if !self.erasures.is_empty() {
+            // From here on the subject is suppressed: the commit that follows looks again.
+            self.ledger.submit_all(std::mem::take(&mut self.erasures)).await.map_err(IngestError::ledger)?;
         }
         Ok(())
     }

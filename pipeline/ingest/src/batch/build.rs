@@ -36,6 +36,7 @@ pub(crate) fn build(contract: &Contract, parts: &mut [Part]) -> Result<Built, Ar
     }
     let rows: Vec<Row> = parts.iter().flat_map(|part| part.rows.iter().copied()).collect();
     let columns = concat_columns(parts)?;
+    parts.iter_mut().for_each(Part::release);
     let schema = contract.tables().file_schema(Table::Events);
     let roles = contract.roles();
     let mut built = Built::default();

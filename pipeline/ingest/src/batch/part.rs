@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ameles_core::{DeviceId, Reason, Tally, Timestamp, UserId};
-use ameles_ledger::ConsentEvent;
+use ameles_ledger::{ConsentEvent, NewRequest};
 use arrow::array::ArrayRef;
 
 use super::quarantine::{HourlyCounts, QuarantineRow};
@@ -62,6 +62,8 @@ pub(crate) struct ConsentRow {
     pub(crate) event: ConsentEvent,
     /// A suppression covered the subject as far as the worker knew: a grant may lift it.
     pub(crate) suppressed: bool,
+    /// A withdrawal whose regime asks for an erasure as well.
+    pub(crate) erasure: Option<NewRequest>,
 }
 
 /// What became of one chunk.
@@ -134,8 +136,8 @@ impl Part {
     }
 
     /// Notes a grant or withdrawal.
-    pub(crate) fn consent(&mut self, event: ConsentEvent, suppressed: bool) {
-        self.consents.push(ConsentRow { before: self.rows.len(), event, suppressed });
+    pub(crate) fn consent(&mut self, event: ConsentEvent, suppressed: bool, erasure: Option<NewRequest>) {
+        self.consents.push(ConsentRow { before: self.rows.len(), event, suppressed, erasure });
         self.tally.accept(1);
     }
 
@@ -168,6 +170,15 @@ impl Part {
     /// No more events will come: makes the columns.
     pub(crate) fn finish(&mut self) {
         self.arrays = self.columns.finish();
+    }
+
+    /// The columns have been copied: gives back all but what [`Self::partner`] reads.
+    pub(crate) fn release(&mut self) {
+        for (at, array) in self.arrays.iter_mut().enumerate() {
+            if Some(at) != self.partner_column {
+                *array = arrow::array::new_empty_array(array.data_type());
+            }
+        }
     }
 
     /// Takes a row out again, for a reason found later.

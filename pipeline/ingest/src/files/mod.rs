@@ -1,7 +1,25 @@
-//! Files.
+//! Files: a backfill, which goes on where an earlier ingest of the same content
+//! ended, and settles the months that it touched.
+
+mod discover;
+mod identity;
+mod pipeline;
+mod reader;
+mod settle;
+mod stream;
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
-use ameles_core::{Month, Tally};
+use std::sync::Arc;
+
+use ameles_core::{Month, Reason, Tally};
+
+use crate::commit::Committer;
 use crate::{IngestEnv, IngestError, Progress, UndeclaredReport};
+
+/// What quarantine calls a repeat that was found when a month settled, where several files were read.
+const MANY_FILES: &str = "files";
 
 /// How files are ingested.
 #[derive(Debug, Clone)]
@@ -64,7 +82,11 @@ pub struct FileError {
     pub offset: u64,
 }
 
-/// Ingests files.
+/// Ingests files: `paths` may be files (plain, gzip, zstd), folders, patterns, or `-`.
+///
+/// When it returns, every accepted event is durable, repeats among all that was
+/// read and in the months touched are gone, and those months are settled. Run
+/// again after a crash it goes on where the last commit ended.
 ///
 /// # Errors
 /// Before anything is ingested: a path that cannot be read. Later: warehouse or ledger.
@@ -74,6 +96,20 @@ pub async fn ingest_files(
     options: &FileOptions,
     progress: &dyn Progress,
 ) -> Result<FileReport, IngestError> {
-    let _ = (env, paths, options, progress);
-    unimplemented!()
+    let inputs = discover::discover(paths)?;
+    progress.total(inputs.iter().map(|input| input.bytes).sum());
+    let lease = env.warehouse.lease(env.random.as_ref()).await.map_err(IngestError::store)?;
+    let committer = Committer::new(lease, env.ledger.clone(), Arc::clone(&env.contract));
+    let (mut report, touched, mut committer) = pipeline::run(env, inputs, options, progress, committer).await?;
+    let settled = settle::settle(env, touched, committer.lease_id(), options, progress).await?;
+    report.months = settled.months;
+    report.tally.reclassify(Reason::Duplicate, settled.duplicates);
+    if settled.duplicates > 0 {
+        let mut sources: Vec<&str> = report.files.iter().map(|file| file.source.as_str()).collect();
+        sources.dedup();
+        let source = if let [one] = sources[..] { one } else { MANY_FILES };
+        committer.carry(env.clock.now(), &source.into(), Reason::Duplicate, settled.duplicates);
+    }
+    committer.finish().await?;
+    Ok(report)
 }

@@ -1,0 +1,63 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+use std::sync::Arc;
+
+use ameles_core::{Reason, Timestamp};
+use ameles_ledger::ConsentBook;
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::TimestampMicrosecondType;
+use serde_json::json;
+
+use super::*;
+use crate::admission::{View, Worker};
+use crate::testing::{Home, at, line};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_sorted_by_month_device_and_time_without_repeats() {
+    let home = Home::new().await;
+    let admission = &home.env.admission;
+    let view = View {
+        suppressions: Arc::default(),
+        consents: Arc::new(ConsentBook::default()),
+        arrival: at("2018-09-01T00:00:00Z"),
+        closed_before: None,
+    };
+    let mut worker = Worker::new(3);
+    let mut parts: Vec<Part> = Vec::new();
+    let mut number = 0_u64;
+    for chunk in 0..5 {
+        let mut part = Part::new("test".into(), view.arrival, 1, &admission.columns, home.env.contract.roles().partner, 8, 0);
+        for _ in 0..200 {
+            number += 1;
+            // A linear congruence: all orders mixed up, every 10th a repeat of the one 3 before it.
+            let mixed = if number % 10 == 0 { number - 3 } else { number } * 7919 % 1009;
+            let ts = Timestamp::from_secs(1_530_403_200 + mixed as i64 * 5_000).to_string();
+            let text = line(&format!("d{}", mixed % 13), &format!("e{mixed}"), &ts, "wake", json!({"model": format!("m{mixed}")}));
+            admission.line(&mut worker, &view, None, text.trim_end().as_bytes(), number, &mut part);
+        }
+        part.finish();
+        assert_eq!(part.tally.accepted(), 200, "{chunk}");
+        parts.push(part);
+    }
+    let built = build(&home.env.contract, &mut parts).unwrap();
+    let rows: usize = built.events.iter().map(|(_, batch)| batch.num_rows()).sum();
+    let repeats: u64 = parts.iter().map(|part| part.tally.rejected(Reason::Duplicate)).sum();
+    assert_eq!((rows, repeats), (900, 100));
+    assert_eq!(parts.iter().map(Part::kept).sum::<usize>(), 900);
+    assert!(built.events.len() > 1);
+    for (month, batch) in built.events {
+        let devices = batch.column(0).as_binary::<i32>();
+        let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
+        let models = batch.column_by_name("model").unwrap().as_string::<i32>();
+        let keys: Vec<_> = (0..batch.num_rows()).map(|row| (devices.value(row), times.value(row))).collect();
+        assert!(keys.is_sorted());
+        for row in 0..batch.num_rows() {
+            let ts = Timestamp::from_micros(times.value(row));
+            assert_eq!(ts.month(), month);
+            // The other columns have moved with their row.
+            assert_eq!(models.value(row), format!("m{}", (ts.secs() - 1_530_403_200) / 5_000));
+            assert!(models.is_valid(row));
+        }
+    }
+    let counted: u64 = parts.iter().map(|part| u64::from(!part.counted.is_empty())).sum();
+    assert_eq!(counted, 5);
+}

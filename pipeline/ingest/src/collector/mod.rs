@@ -1,0 +1,261 @@
+//! Events over HTTP: a bounded queue, group commit, an answer once durable.
+
+mod group;
+mod recent;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ameles_core::Tally;
+use ameles_ledger::Principal;
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::admission::{View, Worker};
+use crate::batch::Part;
+use crate::decode::{Elements, without_mark};
+use crate::lines::Lines;
+use crate::undeclared::UndeclaredCounter;
+use crate::{IngestEnv, IngestError, UndeclaredReport, closed_before};
+use group::{Group, Waiting};
+
+/// Bytes that one permit of the queue stands for.
+const UNIT_BYTES: usize = 1024;
+/// Requests that wait for a commit.
+const REQUESTS_WAITING_MAX: usize = 4096;
+/// Bytes that an event is thought to have, to make room for rows.
+const EVENT_BYTES: usize = 256;
+
+/// How a body is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BodyFormat {
+    /// One JSON object a line.
+    Ndjson,
+    /// One JSON array of objects.
+    JsonArray,
+    /// An array where the first character that is no blank is `[`.
+    #[default]
+    Auto,
+}
+
+/// Bounds of the collector.
+#[derive(Debug, Clone)]
+pub struct CollectorOptions {
+    /// Bytes of bodies that may wait; more is answered with [`SubmitError::Busy`].
+    pub queue_bytes_max: usize,
+    /// How long a commit waits for company, in milliseconds.
+    pub group_ms: u64,
+    /// What quarantine calls this source.
+    pub source: String,
+    /// Fingerprints kept to recognise a repeated event.
+    pub fingerprints_max: usize,
+}
+
+impl Default for CollectorOptions {
+    fn default() -> Self {
+        Self { queue_bytes_max: 64 << 20, group_ms: 20, source: "http".to_owned(), fingerprints_max: 32 << 20 }
+    }
+}
+
+/// The answer to one request: its events are durable.
+#[derive(Debug, Clone, Serialize)]
+pub struct Reply {
+    /// `received`, `accepted`, `rejected`.
+    #[serde(flatten)]
+    pub tally: Tally,
+    /// The first errors, up to `Limits::errors_listed_max`.
+    pub errors: Vec<LineError>,
+}
+
+/// One rejected line of a body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LineError {
+    /// The line, or the place in the array, from 1.
+    pub line: u64,
+    /// Why.
+    pub reason: &'static str,
+    /// The declared field, where one is at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+}
+
+/// Why a request was not taken.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SubmitError {
+    /// Too much is waiting: 429, try again in a moment.
+    #[error("too many events are waiting; try again in a moment")]
+    Busy,
+    /// The body is longer than `Limits::body_bytes_max`: 413.
+    #[error("the body has {bytes} bytes, more than {max}; send it in smaller pieces")]
+    TooLarge {
+        /// The body's length.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The server is stopping: 503.
+    #[error("the server is stopping; send the events again")]
+    Stopping,
+    /// The events could not be stored: 503; none of them counts as received.
+    #[error("the events could not be stored; send them again: {0}")]
+    Failed(Arc<IngestError>),
+}
+
+/// Takes events over HTTP. Cheap to clone.
+#[derive(Clone)]
+pub struct Collector {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    env: Arc<IngestEnv>,
+    source: Arc<str>,
+    /// Bytes that may wait, in units.
+    room: Arc<Semaphore>,
+    room_units: usize,
+    queue: Mutex<Option<mpsc::Sender<Waiting>>>,
+    workers: Mutex<Vec<Worker>>,
+    tally: Arc<Mutex<Tally>>,
+    committing: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Collector {
+    /// Takes a lease, rebuilds the memory of recent events, and starts the committing task.
+    ///
+    /// # Errors
+    /// When the warehouse or the ledger cannot be read.
+    pub async fn start(env: Arc<IngestEnv>, options: CollectorOptions) -> Result<Self, IngestError> {
+        let memory = recent::remember(&env, options.fingerprints_max).await?;
+        let (to_commit, waiting) = mpsc::channel(REQUESTS_WAITING_MAX);
+        let tally = Arc::new(Mutex::new(Tally::default()));
+        let group = Group::new(&env, &options, memory, Arc::clone(&tally)).await?;
+        let room_units = (options.queue_bytes_max / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                env,
+                source: options.source.as_str().into(),
+                room: Arc::new(Semaphore::new(room_units)),
+                room_units,
+                queue: Mutex::new(Some(to_commit)),
+                workers: Mutex::default(),
+                tally,
+                committing: tokio::sync::Mutex::new(Some(tokio::spawn(group.run(waiting)))),
+            }),
+        })
+    }
+
+    /// Decodes, admits and stores a body; returns once its events are durable.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub async fn submit(&self, body: Bytes, format: BodyFormat, principal: &Principal) -> Result<Reply, SubmitError> {
+        self.submit_for(body, format, principal.partner()).await
+    }
+
+    /// As [`Self::submit`], for whoever may speak for `only_partner`, or for all.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub async fn submit_for(&self, body: Bytes, format: BodyFormat, only_partner: Option<&str>) -> Result<Reply, SubmitError> {
+        let max = self.inner.env.limits.body_bytes_max;
+        if body.len() > max {
+            return Err(SubmitError::TooLarge { bytes: body.len(), max });
+        }
+        let units = (body.len() / UNIT_BYTES + 1).min(self.inner.room_units);
+        let units = u32::try_from(units).map_err(|_| SubmitError::Busy)?;
+        let room = Arc::clone(&self.inner.room).try_acquire_many_owned(units).map_err(|_| SubmitError::Busy)?;
+        let queue = lock(&self.inner.queue).clone().ok_or(SubmitError::Stopping)?;
+        let view = self.view().await.map_err(|error| SubmitError::Failed(Arc::new(error)))?;
+        let consents_sequence = view.consents.sequence();
+        let inner = Arc::clone(&self.inner);
+        let only_partner = only_partner.map(str::to_owned);
+        let part = tokio::task::spawn_blocking(move || inner.decode(&body, format, only_partner.as_deref(), &view))
+            .await
+            .map_err(|error| SubmitError::Failed(Arc::new(IngestError::Worker(error.to_string()))))?;
+        let (answer, answered) = oneshot::channel();
+        queue.try_send(Waiting { part, consents_sequence, answer, room }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => SubmitError::Busy,
+            mpsc::error::TrySendError::Closed(_) => SubmitError::Stopping,
+        })?;
+        drop(queue);
+        answered.await.map_err(|_| SubmitError::Stopping)?
+    }
+
+    async fn view(&self) -> Result<View, IngestError> {
+        let env = &self.inner.env;
+        let arrival = env.clock.now();
+        Ok(View {
+            suppressions: env.ledger.suppressions().await.map_err(IngestError::ledger)?,
+            consents: env.ledger.consents().await.map_err(IngestError::ledger)?,
+            arrival,
+            // A request is never behind: the watermark of this source is now.
+            closed_before: Some(closed_before(arrival)),
+        })
+    }
+
+    /// All that was counted since the start, for Prometheus.
+    pub fn tally(&self) -> Tally {
+        *lock(&self.inner.tally)
+    }
+
+    /// Undeclared fields since the start.
+    pub fn undeclared(&self) -> UndeclaredReport {
+        let workers = lock(&self.inner.workers);
+        let mut all = UndeclaredCounter::new(self.inner.env.k);
+        workers.iter().for_each(|worker| all.merge(worker.undeclared.clone()));
+        all.report()
+    }
+
+    /// Takes nothing more, stores what is waiting and gives up the lease.
+    pub async fn stop(&self) {
+        lock(&self.inner.queue).take();
+        if let Some(committing) = self.inner.committing.lock().await.take() {
+            // It answers each request itself, failures included.
+            let _ = committing.await;
+        }
+    }
+}
+
+impl Inner {
+    fn decode(&self, body: &[u8], format: BodyFormat, only_partner: Option<&str>, view: &View) -> Part {
+        let admission = &self.env.admission;
+        let mut part = Part::new(
+            Arc::clone(&self.source),
+            view.arrival,
+            1,
+            &admission.columns,
+            self.env.contract.roles().partner,
+            body.len() / EVENT_BYTES,
+            self.env.limits.errors_listed_max,
+        );
+        let mut worker = lock(&self.workers).pop().unwrap_or_else(|| Worker::new(self.env.k));
+        let body = without_mark(body);
+        let is_array = match format {
+            BodyFormat::Ndjson => false,
+            BodyFormat::JsonArray => true,
+            BodyFormat::Auto => body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'['),
+        };
+        if is_array {
+            for (element, number) in Elements::new(body).zip(1..) {
+                match element {
+                    Ok(event) => admission.line(&mut worker, view, only_partner, event, number, &mut part),
+                    Err(rejection) => part.reject(rejection, number, None, None),
+                }
+            }
+        } else {
+            for (line, number) in Lines::new(body).zip(1..) {
+                admission.line(&mut worker, view, only_partner, line, number, &mut part);
+            }
+        }
+        lock(&self.workers).push(worker);
+        part.finish();
+        part
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

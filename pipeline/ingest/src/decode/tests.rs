@@ -1,0 +1,331 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+use super::*;
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+const LINE_BYTES_MAX: usize = 4096;
+
+fn decoder() -> Decoder {
+    Decoder::new(Arc::new(Contract::default_contract()), LINE_BYTES_MAX)
+}
+
+fn event() -> Value {
+    json!({
+        "event_id": "2e634af2", "device_id": "800000002492", "user_id": "u0900399398", "type": "wake",
+        "ts": "2018-07-01T00:33:35.580Z", "product": "speaker", "model": "m0794", "partner": "p179",
+        "country": "DE", "firmware": "1.1.16", "consent": {"policy": "2018-05-25", "purposes": ["analytics"]},
+        "ip": "203.0.193.24", "mac": "38:a7:51:11:30:0e", "props": {"latency_ms": 668, "room": "kitchen"}
+    })
+}
+
+fn with(path: &[&str], value: Option<Value>) -> String {
+    let mut whole = event();
+    let (last, parents) = path.split_last().unwrap();
+    let mut at = whole.as_object_mut().unwrap();
+    for key in parents {
+        at = at.get_mut(*key).unwrap().as_object_mut().unwrap();
+    }
+    match value {
+        Some(value) => at.insert((*last).to_owned(), value),
+        None => at.remove(*last),
+    };
+    whole.to_string()
+}
+
+/// The rejection of a line, by names.
+fn rejected(decoder: &Decoder, line: &[u8]) -> Option<(&'static str, String)> {
+    let mut scratch = Scratch::default();
+    let rejection = decoder.decode(&mut scratch, line).err()?;
+    let field = rejection.field.map(|at| decoder.contract().fields()[at].name.clone()).unwrap_or_default();
+    Some((rejection.reason.as_str(), field))
+}
+
+#[test]
+fn every_kind_of_bad_line_has_its_reason_and_field() {
+    let decoder = decoder();
+    let line = event().to_string();
+    let set = |path: &[&str], value: Value| with(path, Some(value)).into_bytes();
+    let raw = |text: &str| text.as_bytes().to_vec();
+    let cases: Vec<(Vec<u8>, &str, &str)> = vec![
+        (raw(&line[..line.len() / 2]), "malformed_json", ""),
+        (raw(&line[..line.len() - 1]), "malformed_json", ""),
+        (raw(&format!("{line}}}")), "malformed_json", ""),
+        (raw(&format!("{line} {line}")), "malformed_json", ""),
+        (raw("[1,2]"), "malformed_json", ""),
+        (raw("\"text\""), "malformed_json", ""),
+        (raw("null"), "malformed_json", ""),
+        (raw("{'a':1}"), "malformed_json", ""),
+        (raw("{\"a\":1,}"), "malformed_json", ""),
+        (raw("{\"a\":01}"), "malformed_json", ""),
+        (raw("{\"a\":1.}"), "malformed_json", ""),
+        (raw("{\"a\":-}"), "malformed_json", ""),
+        (raw("{\"a\":+1}"), "malformed_json", ""),
+        (raw("{\"a\":NaN}"), "malformed_json", ""),
+        (raw("{\"a\":truth}"), "malformed_json", ""),
+        (raw("{\"a\":\"\t\"}"), "malformed_json", ""),
+        (raw("{\"a\":\"\\x\"}"), "malformed_json", ""),
+        (raw("{\"a\":\"\\ud800\"}"), "malformed_json", ""),
+        (raw("{\"a\":\"\\ud800\\u0041\"}"), "malformed_json", ""),
+        (raw("{\"a\":\"\\udc00\"}"), "malformed_json", ""),
+        (raw("{\"a\":\"\\u12g4\"}"), "malformed_json", ""),
+        (b"{\"a\":\"\xff\"}".to_vec(), "malformed_json", ""),
+        (b"{\"a\":\"\xc0\x80\"}".to_vec(), "malformed_json", ""),
+        (b"{\"a\":\"\xed\xa0\x80\"}".to_vec(), "malformed_json", ""),
+        (raw(&format!("{{\"a\":{}1{}}}", "[".repeat(127), "]".repeat(127))), "malformed_json", ""),
+        (raw(&format!("{line}{}", " ".repeat(LINE_BYTES_MAX))), "too_large", ""),
+        (with(&["device_id"], None).into(), "missing_field", "device_id"),
+        (set(&["device_id"], Value::Null), "missing_field", "device_id"),
+        (with(&["ts"], None).into(), "missing_field", "ts"),
+        (with(&["type"], None).into(), "missing_field", "type"),
+        (with(&["event_id"], None).into(), "missing_field", "event_id"),
+        (set(&["device_id"], json!(800)), "wrong_type", "device_id"),
+        (set(&["ts"], json!(1_530_405_215)), "wrong_type", "ts"),
+        (set(&["product"], json!(["speaker"])), "wrong_type", "product"),
+        (set(&["product"], json!({"name": "speaker"})), "wrong_type", "product"),
+        (set(&["consent"], json!("yes")), "wrong_type", "consent"),
+        (set(&["consent", "purposes"], json!("analytics")), "wrong_type", "consent.purposes"),
+        (set(&["consent", "purposes"], json!(["analytics", 1])), "wrong_type", "consent.purposes"),
+        (set(&["props"], json!([])), "wrong_type", "props"),
+        (set(&["props", "latency_ms"], json!("668")), "wrong_type", "props.latency_ms"),
+        (set(&["props", "latency_ms"], json!(668.5)), "wrong_type", "props.latency_ms"),
+        (set(&["props", "latency_ms"], json!(-1)), "invalid_value", "props.latency_ms"),
+        (set(&["props", "latency_ms"], json!(1e30)), "invalid_value", "props.latency_ms"),
+        (set(&["props", "room"], json!("x".repeat(65))), "invalid_value", "props.room"),
+        (set(&["device_id"], json!("")), "invalid_value", "device_id"),
+        (set(&["country"], json!("Germany")), "invalid_value", "country"),
+        (set(&["country"], json!("de")), "invalid_value", "country"),
+        (set(&["model"], json!("é".repeat(65))), "invalid_value", "model"),
+        (set(&["ts"], json!("2018-07-01T00:33:35")), "invalid_value", "ts"),
+        (set(&["ts"], json!("yesterday")), "invalid_value", "ts"),
+        (set(&["ts"], json!("1969-12-31T23:59:59Z")), "invalid_value", "ts"),
+        (set(&["type"], json!("explode")), "unknown_type", "type"),
+        (set(&["type"], json!("")), "unknown_type", "type"),
+        (set(&["type"], json!(7)), "wrong_type", "type"),
+    ];
+    for (line, reason, field) in cases {
+        let shown = String::from_utf8_lossy(&line).chars().take(300).collect::<String>();
+        assert_eq!(rejected(&decoder, &line), Some((reason, field.to_owned())), "{shown}");
+    }
+}
+
+#[test]
+fn odd_but_valid_lines_are_read() {
+    let decoder = decoder();
+    let good = [
+        event().to_string(),
+        format!(" \t{}\r", event()),
+        with(&["user_id"], Some(Value::Null)),
+        with(&["consent"], Some(Value::Null)),
+        with(&["ip"], Some(json!("not an address"))),
+        with(&["props"], None),
+        with(&["props", "latency_ms"], Some(json!(668.0))),
+        with(&["model"], Some(json!("é".repeat(64)))),
+        with(&["ts"], Some(json!("1970-01-01T00:00:00Z"))),
+        with(&["ts"], Some(json!("9999-12-31T23:59:59.999999+00:00"))),
+        with(&["unknown"], Some(json!({"deep": [1, {"er": null}]}))),
+        event().to_string().replace("\"type\"", "\"t\\u0079pe\""),
+    ];
+    for line in good {
+        assert_eq!(rejected(&decoder, line.as_bytes()), None, "{line}");
+    }
+}
+
+#[test]
+fn the_last_of_equal_keys_counts_and_escapes_are_undone() {
+    let decoder = decoder();
+    let fields = decoder.contract().fields();
+    let at = |name: &str| fields.iter().position(|field| field.name == name).unwrap();
+    let line = r#"{"device_id":"first","device_id":"s\u0065cond \ud83d\ude00\n","event_id":"e","type":"wake","ts":"2018-07-01T01:00:00+01:00",
+        "props":{"latency_ms":1,"room":"a"},"props":{"room":"b\"c"},"model":"m","x_1":1,"__":2,"no name":3,"1x":4}"#
+        .replace('\n', " ");
+    let mut scratch = Scratch::default();
+    let event = decoder.decode(&mut scratch, line.as_bytes()).unwrap_or_else(|error| panic!("{error:?}"));
+    assert_eq!(event.text(at("device_id")), Some("second 😀\n"));
+    assert_eq!(event.integer(at("props.latency_ms")), None);
+    assert_eq!(event.text(at("props.room")), Some("b\"c"));
+    assert_eq!(event.time(at("ts")).unwrap().to_string(), "2018-07-01T00:00:00Z");
+    assert_eq!(event.undeclared_count(), 4);
+    assert_eq!(event.undeclared().collect::<Vec<_>>(), [("", "x_1"), ("", "__")]);
+}
+
+#[test]
+fn a_rejected_line_still_tells_its_valid_fields() {
+    let decoder = decoder();
+    let roles = decoder.contract().roles().clone();
+    let mut scratch = Scratch::default();
+    let line = with(&["ts"], Some(json!("never")));
+    assert!(decoder.decode(&mut scratch, line.as_bytes()).is_err());
+    assert!(decoder.field_ok(&mut scratch, line.as_bytes(), roles.device));
+    assert!(!decoder.field_ok(&mut scratch, line.as_bytes(), roles.time));
+    let event = decoder.salvage(&mut scratch, line.as_bytes()).unwrap();
+    assert_eq!(event.text(roles.partner.unwrap()), Some("p179"));
+    assert!(decoder.decode(&mut scratch, b"{").is_err());
+    assert!(!decoder.field_ok(&mut scratch, b"{", roles.device));
+    assert!(decoder.salvage(&mut scratch, b"{").is_none());
+}
+
+#[test]
+fn elements_of_an_array() {
+    let all = |text: &str| {
+        Elements::new(text.as_bytes())
+            .map(|element| element.map_or("!", |bytes| std::str::from_utf8(bytes).unwrap()).to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(all(" [ {\"a\":[1]} , 2,\n\"x\" ] "), ["{\"a\":[1]}", "2", "\"x\""]);
+    assert_eq!(all("[]"), Vec::<String>::new());
+    for (bad, before) in [("{}", 0), ("", 0), ("[1", 1), ("[1,]", 1), ("[1] x", 1), ("[1 2]", 1)] {
+        let found = all(bad);
+        assert_eq!((found.len(), found.last().map(String::as_str)), (before + 1, Some("!")), "{bad}");
+    }
+}
+
+/// The first fault by the same contract, with `serde_json` and no cleverness.
+fn reference(contract: &Contract, line: &str) -> Result<Map<String, Value>, (Reason, Option<usize>)> {
+    let whole: Value = serde_json::from_str(line).map_err(|_| (Reason::MalformedJson, None))?;
+    let Value::Object(object) = whole else { return Err((Reason::MalformedJson, None)) };
+    for (at, field) in contract.fields().iter().enumerate() {
+        let mut value = Some(&Value::Object(object.clone())).cloned();
+        let mut around = true;
+        for (depth, key) in field.path.iter().enumerate() {
+            around = depth == 0 || value.as_ref().is_some_and(Value::is_object);
+            value = value.and_then(|value| value.get(key).cloned());
+        }
+        let fail = |reason| Err((reason, Some(at)));
+        match (value, field.kind) {
+            (_, FieldKind::Any) => {}
+            (None, _) if field.required && around => return fail(Reason::MissingField),
+            (None, _) => {}
+            (Some(Value::Null), _) if field.nullable => {}
+            (Some(Value::Null), _) => return fail(if field.required { Reason::MissingField } else { Reason::WrongType }),
+            (Some(Value::String(text)), FieldKind::String) => {
+                if !field.checks.text_ok(&text) {
+                    return fail(if field.name == "type" { Reason::UnknownType } else { Reason::InvalidValue });
+                }
+            }
+            (Some(Value::String(text)), FieldKind::Timestamp) => {
+                if !text.parse::<Timestamp>().is_ok_and(|time| time.micros() >= 0) {
+                    return fail(Reason::InvalidValue);
+                }
+            }
+            (Some(Value::Number(number)), FieldKind::Integer) => {
+                let value = number.as_f64().unwrap();
+                if value.fract() != 0.0 {
+                    return fail(Reason::WrongType);
+                }
+                if !field.checks.number_ok(value) || (number.as_i64().is_none() && value.abs() >= 9_007_199_254_740_992.0) {
+                    return fail(Reason::InvalidValue);
+                }
+            }
+            (Some(Value::Object(_)), FieldKind::Object) => {}
+            (Some(Value::Array(items)), FieldKind::Array) => {
+                if !items.iter().all(Value::is_string) {
+                    return fail(Reason::WrongType);
+                }
+                let item_ok = |item: &Value| field.checks.items.as_ref().is_none_or(|checks| checks.text_ok(item.as_str().unwrap()));
+                if !field.checks.items_ok(items.len()) || !items.iter().all(item_ok) {
+                    return fail(Reason::InvalidValue);
+                }
+            }
+            _ => return fail(Reason::WrongType),
+        }
+    }
+    Ok(object)
+}
+
+fn agree(line: &str) -> Result<(), TestCaseError> {
+    let decoder = decoder();
+    let mut scratch = Scratch::default();
+    let expected = reference(decoder.contract(), line);
+    match (decoder.decode(&mut scratch, line.as_bytes()), expected) {
+        (Ok(event), Ok(object)) => {
+            for (at, field) in decoder.contract().fields().iter().enumerate() {
+                let value = field.path.iter().skip(1).fold(object.get(&field.path[0]), |value, key| value.and_then(|value| value.get(key)));
+                match field.kind {
+                    FieldKind::String => prop_assert_eq!(event.text(at), value.and_then(Value::as_str)),
+                    FieldKind::Timestamp => prop_assert_eq!(event.time(at), value.and_then(Value::as_str).and_then(|text| text.parse().ok())),
+                    FieldKind::Integer => prop_assert_eq!(event.number(at), value.and_then(Value::as_f64)),
+                    FieldKind::Array => {
+                        let items: Vec<&str> = value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+                        prop_assert_eq!(event.list(at).collect::<Vec<_>>(), items);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        (Err(rejection), Err(expected)) => prop_assert_eq!((rejection.reason, rejection.field), expected),
+        (Ok(_), Err(expected)) => return Err(TestCaseError::fail(format!("accepted, reference: {expected:?}"))),
+        (Err(rejection), Ok(_)) => return Err(TestCaseError::fail(format!("{rejection:?}, reference accepts"))),
+    }
+    Ok(())
+}
+
+fn scalar() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (-1000_i64..2000).prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-1000.0_f64..1000.0).prop_map(Value::from),
+        "[A-Z]{2}|wake|activate|analytics|2018-0[1-9]-0[1-9]T0[0-9]:00:00(\\.[0-9]{1,9})?(Z|\\+02:00)|\\PC{0,70}|[\\x00-\\x7f]{0,20}".prop_map(Value::from),
+    ]
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    scalar().prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((key(), inner), 0..4).prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+        ]
+    })
+}
+
+fn key() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => prop::sample::select(vec![
+            "event_id", "device_id", "user_id", "type", "ts", "product", "country", "consent", "policy", "purposes", "props", "latency_ms",
+            "room", "ip", "firmware",
+        ])
+        .prop_map(str::to_owned),
+        1 => "\\PC{0,8}",
+    ]
+}
+
+/// A change at a byte: delete, insert, replace.
+fn mutation() -> impl Strategy<Value = (usize, u8, char)> {
+    (any::<usize>(), 0_u8..3, prop::sample::select("\"\\{}[]:,01-+.eE tfnu\u{7f}é\u{0}/".chars().collect::<Vec<_>>()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn agrees_with_serde_json_on_any_object(pairs in prop::collection::vec((key(), any_value()), 0..12)) {
+        let mut object = event().as_object().unwrap().clone();
+        object.extend(pairs.clone());
+        agree(&Value::Object(object).to_string())?;
+        // And with keys that come twice.
+        let text: Vec<String> = pairs.iter().map(|(key, value)| format!("{}:{value}", Value::from(key.as_str()))).collect();
+        let line = event().to_string();
+        agree(&format!("{},{}}}", &line[..line.len() - 1], if text.is_empty() { "\"x\":1".to_owned() } else { text.join(",") }))?;
+    }
+
+    #[test]
+    fn agrees_with_serde_json_on_damaged_lines(changes in prop::collection::vec(mutation(), 1..4)) {
+        let mut characters: Vec<char> = event().to_string().chars().collect();
+        for (at, kind, character) in changes {
+            let at = at % characters.len().max(1);
+            match kind {
+                0 => { characters.remove(at); }
+                1 => characters.insert(at, character),
+                _ => characters[at] = character,
+            }
+        }
+        agree(&characters.into_iter().collect::<String>())?;
+    }
+
+    #[test]
+    fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = rejected(&decoder(), &bytes);
+        let _ = Elements::new(&bytes).count();
+    }
+}

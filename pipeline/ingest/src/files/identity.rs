@@ -1,0 +1,209 @@
+//! Which file this is, told by its content, and how far it was ingested.
+//!
+//! A file is known by a keyed hash of its beginning, decompressed: its first
+//! 64 KiB, or the longest power of two that it had when it was first seen, so
+//! that a small file that has grown is still found. With it stand, as Delta
+//! transactions of `events`:
+//! - `file:{head}`: bytes ingested, always at the end of a line;
+//! - `file-chain:{head}`: 63 bits of the keyed hash of all content up to there.
+//!   A file that begins alike and then differs does not have it, and gets
+//!   another number in its head's hash;
+//! - `file-whole:{hash}`: this very content was once read to its end.
+
+use std::io;
+
+use ameles_pseudonym::DomainHasher;
+use sha2::{Digest, Sha256};
+
+use super::stream::Stream;
+
+/// The beginning that is hashed, in bytes.
+const HEAD_BYTES: usize = 64 << 10;
+/// Files that begin alike and are told apart.
+const ALIKE_MAX: u32 = 256;
+/// How much is read at once on the way to where a file goes on.
+const STEP_BYTES: usize = 1 << 20;
+
+/// Where transactions stand: committed, or read earlier in this run.
+pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<i64>;
+
+/// A running hash of content, and how much there was.
+#[derive(Clone, Default)]
+pub(super) struct Content {
+    hash: Sha256,
+    pub(super) bytes: u64,
+    /// Line ends among them.
+    pub(super) lines: u64,
+}
+
+impl Content {
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+        self.lines += count_newlines(bytes);
+    }
+
+    fn keyed(&self, hasher: &DomainHasher, purpose: &str) -> [u8; 16] {
+        let mut message = purpose.as_bytes().to_vec();
+        message.extend_from_slice(&self.hash.clone().finalize());
+        hasher.bytes16(&message)
+    }
+
+    /// The chained hash up to here, as a transaction's value.
+    pub(super) fn chain(&self, hasher: &DomainHasher) -> i64 {
+        let keyed = self.keyed(hasher, "ameles file chain 1\0");
+        i64::from_be_bytes([keyed[0], keyed[1], keyed[2], keyed[3], keyed[4], keyed[5], keyed[6], keyed[7]]) & i64::MAX
+    }
+
+    /// The transaction that says that exactly this was read to its end.
+    pub(super) fn whole_app(&self, hasher: &DomainHasher) -> String {
+        format!("file-whole:{}", hex::encode(self.keyed(hasher, "ameles file whole 1\0")))
+    }
+}
+
+fn count_newlines(bytes: &[u8]) -> u64 {
+    // Sums of up to 255 fit a byte, which lets the compiler use vectors.
+    bytes
+        .chunks(192)
+        .map(|chunk| u64::from(chunk.iter().map(|byte| u8::from(*byte == b'\n')).fold(0_u8, u8::wrapping_add)))
+        .sum()
+}
+
+/// A file's name in transactions and quarantine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    head: String,
+}
+
+impl Identity {
+    fn new(hasher: &DomainHasher, head: &[u8], number: u32) -> Self {
+        let mut message = b"ameles file head 1\0".to_vec();
+        message.extend_from_slice(&(head.len() as u64).to_be_bytes());
+        message.extend_from_slice(&number.to_be_bytes());
+        message.extend_from_slice(&Sha256::digest(head));
+        Self { head: hex::encode(hasher.bytes16(&message)) }
+    }
+    /// The transaction of the bytes ingested.
+    pub(super) fn app(&self) -> String {
+        format!("file:{}", self.head)
+    }
+    /// The transaction of the chained hash.
+    pub(super) fn chain_app(&self) -> String {
+        format!("file-chain:{}", self.head)
+    }
+    /// What quarantine calls the file: 8 hex digits of its keyed hash.
+    pub(super) fn source(&self) -> String {
+        format!("file:{}", &self.head[..8])
+    }
+}
+
+/// Where a file goes on.
+pub(super) struct Resolved {
+    pub(super) identity: Identity,
+    /// What was ingested before: all of it stands in front of the stream's next byte.
+    pub(super) content: Content,
+    /// The transactions' present values: bytes, chain.
+    pub(super) before: Option<(i64, i64)>,
+}
+
+/// What a look at a file's beginning says.
+pub(super) enum Found {
+    /// Go on reading the stream.
+    Here(Resolved),
+    /// Open the file again and skip to `content.bytes`.
+    Again(Resolved),
+    /// All of this content was ingested before.
+    Known(Identity, u64),
+}
+
+struct Candidate {
+    identity: Identity,
+    bytes: u64,
+    chain: i64,
+}
+
+/// Finds out which file a fresh stream is.
+///
+/// # Errors
+/// When the stream fails before its first byte.
+pub(super) fn resolve(stream: &mut Stream, hasher: &DomainHasher, lookup: Lookup<'_>) -> io::Result<Found> {
+    let head = stream.peek(HEAD_BYTES)?;
+    let (fresh, mut candidates) = candidates(&head, hasher, lookup);
+    let unread = |identity| Resolved { identity, content: Content::default(), before: None };
+    if candidates.is_empty() {
+        return Ok(Found::Here(unread(fresh)));
+    }
+    candidates.sort_by_key(|candidate| candidate.bytes);
+    let mut content = Content::default();
+    let mut best: Option<Resolved> = None;
+    for candidate in candidates {
+        match advance(stream, &mut content, candidate.bytes) {
+            Ok(true) => {}
+            Ok(false) if lookup(&content.whole_app(hasher)).is_some() => {
+                return Ok(Found::Known(candidate.identity, content.bytes));
+            }
+            // Shorter than what was ingested, or broken before: read anew, what breaks breaks again.
+            Ok(false) | Err(_) => break,
+        }
+        if content.chain(hasher) == candidate.chain {
+            let bytes = i64::try_from(candidate.bytes).unwrap_or(i64::MAX);
+            best = Some(Resolved {
+                identity: candidate.identity,
+                content: content.clone(),
+                before: Some((bytes, candidate.chain)),
+            });
+        }
+    }
+    let resolved = best.unwrap_or_else(|| unread(fresh));
+    Ok(if resolved.content.bytes == content.bytes { Found::Here(resolved) } else { Found::Again(resolved) })
+}
+
+/// The identity that a new file would get, and the known ones that begin alike.
+fn candidates(head: &[u8], hasher: &DomainHasher, lookup: Lookup<'_>) -> (Identity, Vec<Candidate>) {
+    let longest = if head.is_empty() { 0 } else { 1 << head.len().min(HEAD_BYTES).ilog2() };
+    let mut fresh = None;
+    let mut known = Vec::new();
+    let mut len = longest;
+    while len > 0 {
+        for number in 0..ALIKE_MAX {
+            let identity = Identity::new(hasher, &head[..len], number);
+            let (Some(bytes), Some(chain)) = (lookup(&identity.app()), lookup(&identity.chain_app())) else {
+                fresh.get_or_insert(identity);
+                break;
+            };
+            known.push(Candidate { identity, bytes: u64::try_from(bytes).unwrap_or(0), chain });
+        }
+        len /= 2;
+    }
+    (fresh.unwrap_or_else(|| Identity::new(hasher, &head[..longest], 0)), known)
+}
+
+/// Reads on to `bytes`; false when the stream ends (or breaks) before.
+fn advance(stream: &mut Stream, content: &mut Content, bytes: u64) -> io::Result<bool> {
+    let mut buffer = vec![0; STEP_BYTES];
+    while content.bytes < bytes {
+        let wanted = usize::try_from(bytes - content.bytes).unwrap_or(STEP_BYTES).min(STEP_BYTES);
+        match stream.fill(&mut buffer[..wanted])? {
+            0 => return Ok(false),
+            read => content.update(&buffer[..read]),
+        }
+    }
+    Ok(true)
+}
+
+/// Skips what was ingested before, in a stream just opened.
+///
+/// # Errors
+/// When the stream ends or breaks before.
+pub(super) fn skip(stream: &mut Stream, bytes: u64) -> io::Result<()> {
+    let mut left = bytes;
+    let mut buffer = vec![0; STEP_BYTES];
+    while left > 0 {
+        let wanted = usize::try_from(left).unwrap_or(STEP_BYTES).min(STEP_BYTES);
+        match stream.fill(&mut buffer[..wanted])? {
+            0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was read")),
+            read => left -= read as u64,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,435 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+use std::io::Write;
+use std::time::Duration;
+
+use ameles_core::{Limits, Subject, SubjectKind};
+use ameles_ledger::NewRequest;
+use ameles_schemas::{Contract, Table};
+use base64::Engine;
+use serde_json::json;
+use sha2::Digest;
+
+use super::*;
+use crate::NoProgress;
+use crate::testing::{Home, all_files, at, line, lines};
+
+fn gz(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zst(text: &str) -> Vec<u8> {
+    zstd::encode_all(text.as_bytes(), 1).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_bad_line_is_counted_and_explained() {
+    let home = Home::new().await;
+    let good = |id: &str, extra| line("d1", id, "2018-07-01T00:00:00Z", "wake", extra);
+    let mut text = good("e1", json!({}));
+    text += "\n  \n\r\n"; // no events
+    text += "{\"device_id\":\"d1\",\n"; // line 5
+    text += &good("e2", json!({"ts": null}));
+    text += &good("e3", json!({"country": "XXX"}));
+    text += &good("e4", json!({"type": "explode"}));
+    text += &good("e5", json!({"product": 5}));
+    text += &good("e6", json!({"ts": "2018-07-22T12:00:00Z"})); // line 10
+    text += &good("e7", json!({"consent": null}));
+    text += &good("e8", json!({"consent": {"policy": "2017-01-01", "purposes": ["analytics"]}}));
+    text += &good("e9", json!({"consent": {"policy": "2018-05-25", "purposes": ["ads"]}}));
+    text += &good("e10", json!({"consent": null, "country": "US"})); // opt-out: accepted
+    text += &good("e1", json!({})); // repeat
+    text += &good("e11", json!({"model": "x".repeat(1 << 20)})); // line 16: too large for a line, not for a chunk
+    text += &format!("{{\"x\":\"{}\"}}\n", "y".repeat(10 << 20)); // line 17: ten megabytes
+    text += &good("e12", json!({"device_id": " \u{a0}"}));
+    text += &good("e13", json!({"ts": "2010-01-01T00:00:00Z"})); // files are never too late
+    text += &good("e14", json!({"device_id": "x".repeat(256) + "é"}));
+    text += "{\"cut\":"; // line 21
+    let report = home.ingest(&[home.write("bad.ndjson", &text)]).await;
+    let tally = report.tally;
+    assert_eq!(tally.accepted(), 3, "{tally:?}");
+    let expected = [
+        (Reason::MalformedJson, 2),
+        (Reason::MissingField, 1),
+        (Reason::WrongType, 1),
+        (Reason::InvalidValue, 3),
+        (Reason::TooLarge, 2),
+        (Reason::UnknownType, 1),
+        (Reason::FromFuture, 1),
+        (Reason::NoConsent, 3),
+        (Reason::Duplicate, 1),
+    ];
+    for (reason, count) in expected {
+        assert_eq!(tally.rejected(reason), count, "{reason}");
+    }
+    assert_eq!(tally.received(), 3 + expected.iter().map(|(_, count)| count).sum::<u64>());
+    assert_eq!(home.events().await.len(), 3);
+    home.assert_quarantine(&tally).await;
+    let explained: Vec<(i64, String, Option<String>, bool)> =
+        home.quarantine().await.into_iter().filter_map(|row| Some((row.line?, row.reason, row.field, row.has_device))).collect();
+    for (number, reason, field, device) in [
+        (5, "malformed_json", None, false),
+        (6, "missing_field", Some("ts"), true),
+        (7, "invalid_value", Some("country"), true),
+        (8, "unknown_type", Some("type"), true),
+        (9, "wrong_type", Some("product"), true),
+        (10, "from_future", Some("ts"), true),
+        (16, "too_large", None, false),
+        (17, "too_large", None, false),
+        (18, "invalid_value", Some("device_id"), false),
+        (20, "invalid_value", Some("device_id"), false),
+        (21, "malformed_json", None, false),
+    ] {
+        let row = (number, reason.to_owned(), field.map(str::to_owned), device);
+        assert!(explained.contains(&row), "{row:?} in {explained:#?}");
+    }
+    for row in home.quarantine().await {
+        assert!(row.source.starts_with("file:") && row.source.len() == 13, "{row:?}");
+        if row.line.is_none() {
+            assert!(!row.has_device && row.field.is_none(), "{row:?}");
+            assert_eq!(row.partner.as_deref(), Some("p1"));
+        }
+    }
+    let again = home.ingest(&[home.path("bad.ndjson")]).await;
+    assert_eq!(again.tally.received(), 0, "the same file again brings nothing: {:?}", again.tally);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_goes_on_where_it_was_however_it_is_packed_or_called() {
+    let home = Home::new().await;
+    let (first, grown) = (lines(0, 3), lines(0, 500)); // from less than 64 KiB to more
+    assert!(grown.starts_with(&first) && grown.len() > 100_000);
+    let received = async |name: &str, bytes: &[u8]| {
+        let report = home.ingest(&[home.write(name, bytes)]).await;
+        assert!(report.errors.is_empty());
+        assert_eq!(report.tally.accepted(), report.tally.received(), "{name}: {:?}", report.tally);
+        report.tally.received()
+    };
+    assert_eq!(received("a.ndjson", first.as_bytes()).await, 3);
+    assert_eq!(received("a.ndjson", first.as_bytes()).await, 0);
+    assert_eq!(received("b.gz", &gz(&first)).await, 0);
+    assert_eq!(received("a.ndjson", grown.as_bytes()).await, 497);
+    assert_eq!(received("renamed.zst", &zst(&grown)).await, 0);
+    assert_eq!(received("old.ndjson", first.as_bytes()).await, 0, "an older state of it is known too");
+    let more = grown.clone() + &lines(500, 10);
+    assert_eq!(received("c.ndjson.zst", &[zst(&grown), zst(&lines(500, 10))].concat()).await, 10);
+    assert_eq!(received("c.ndjson.gz", &gz(&more)).await, 0);
+    // The same beginning, then different: another file.
+    let other = grown.clone() + &lines(600, 7);
+    let report = home.ingest(&[home.write("other.ndjson", &other)]).await;
+    assert_eq!((report.tally.received(), report.tally.accepted()), (507, 7), "repeats are found when the month settles");
+    assert_eq!(report.tally.rejected(Reason::Duplicate), 500);
+    assert_eq!(received("other.ndjson.gz", &gz(&other)).await, 0);
+    assert_eq!(home.events().await.len(), 517);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_line_without_an_end_is_read_again_once_it_is_whole() {
+    let home = Home::new().await;
+    let whole = lines(0, 3);
+    let cut = &whole[..whole.len() - 20];
+    let tally = home.ingest(&[home.write("a.ndjson", cut)]).await.tally;
+    assert_eq!((tally.accepted(), tally.rejected(Reason::MalformedJson)), (2, 1));
+    assert_eq!(home.ingest(&[home.path("a.ndjson")]).await.tally.received(), 0);
+    let tally = home.ingest(&[home.write("a.ndjson", &whole)]).await.tally;
+    assert_eq!((tally.received(), tally.accepted()), (1, 1));
+    // Whole JSON without a line end is an event at once.
+    let tally = home.ingest(&[home.write("b.ndjson", lines(10, 2).trim_end())]).await.tally;
+    assert_eq!(tally.accepted(), 2);
+    let tally = home.ingest(&[home.write("b.ndjson", lines(10, 3))]).await.tally;
+    assert_eq!((tally.received(), tally.accepted()), (1, 1));
+    assert_eq!(home.events().await.len(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_files_marks_and_the_same_file_twice_in_one_run() {
+    let home = Home::new().await;
+    let empty = home.write("empty.ndjson", "");
+    let report = home.ingest(&[empty, home.write("empty.gz", gz("")), home.write("blank.ndjson", "\n\n \n")]).await;
+    assert_eq!((report.tally.received(), report.files.len(), report.errors.len()), (0, 3, 0));
+    let marked = home.write("marked.ndjson", format!("\u{feff}{}", lines(0, 2)));
+    let copy = home.write("copy.gz", gz(&format!("\u{feff}{}", lines(0, 2))));
+    let grown = home.write("grown.ndjson", format!("\u{feff}{}", lines(0, 5)));
+    let report = home.ingest(&[marked.clone(), marked, copy, grown]).await;
+    let received: Vec<u64> = report.files.iter().map(|file| file.tally.received()).collect();
+    assert_eq!(received, [2, 0, 0, 3]);
+    assert_eq!(report.tally.accepted(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_before_a_cut_is_ingested_and_the_other_files_go_on() {
+    let home = Home::new().await;
+    let text = lines(0, 20_000);
+    for (name, bytes) in [("a.zst", zst(&text)), ("b.gz", gz(&text))] {
+        let cut = home.write(name, &bytes[..bytes.len() / 2]);
+        let report = home.ingest(&[cut, home.write("good.ndjson", lines(50_000, 2))]).await;
+        let [error] = &report.errors[..] else { panic!("{:?}", report.errors) };
+        assert!(error.to_string().contains("breaks off") && error.line > 0 && error.path.ends_with(name), "{error}");
+        assert_eq!(report.tally.rejected_total() - report.tally.rejected(Reason::Duplicate), 0, "{:?}", report.tally);
+    }
+    let before = home.events().await.len();
+    assert!(before > 1000 && before < 20_000, "{before}");
+    let report = home.ingest(&[home.write("a.zst", zst(&text))]).await;
+    assert!(report.errors.is_empty());
+    assert_eq!(home.events().await.len(), 20_002);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_ingested_when_one_path_is_wrong() {
+    let home = Home::new().await;
+    let good = home.write("good.ndjson", lines(0, 2));
+    let options = FileOptions::default();
+    let refused = ingest_files(&home.env, &[good, home.path("missing.ndjson")], &options, &NoProgress).await;
+    assert!(matches!(refused, Err(IngestError::Unreadable { .. })));
+    assert!(home.events().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeats_across_files_and_batches_are_counted_once() {
+    let limits = Limits { batch_rows_max: 1000, ..Limits::default() };
+    let home = Home::with(Contract::default_contract(), limits).await;
+    let (a, b) = (home.write("a.ndjson", lines(0, 9_000)), home.write("b.ndjson", lines(8_000, 9_000)));
+    let report = home.ingest(&[a, b]).await;
+    assert_eq!((report.tally.received(), report.tally.accepted()), (18_000, 17_000));
+    assert_eq!(report.tally.rejected(Reason::Duplicate), 1_000);
+    assert_eq!(home.events().await.len(), 17_000);
+    home.assert_quarantine(&report.tally).await;
+    let snapshot = home.warehouse.snapshot().await.unwrap();
+    for month in snapshot.months(Table::Events) {
+        assert!(snapshot.is_settled(month));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_ingest_goes_on_without_loss_or_repeat() {
+    let limits = Limits { batch_rows_max: 2000, ..Limits::default() };
+    let home = Home::with(Contract::default_contract(), limits).await;
+    let path = home.write("a.ndjson.zst", zst(&lines(0, 60_000)));
+    let (paths, options) = (vec![path], FileOptions::default());
+    for wait in [5, 40, 80, 160, 320] {
+        let ingest = ingest_files(&home.env, &paths, &options, &NoProgress);
+        let _ = tokio::time::timeout(Duration::from_millis(wait), ingest).await;
+    }
+    // A batch in flight may still land after its ingest was dropped; then the next one says so and is run again.
+    let mut finished = None;
+    for _ in 0..20 {
+        match ingest_files(&home.env, &paths, &options, &NoProgress).await {
+            Ok(report) => {
+                finished = Some(report);
+                break;
+            }
+            Err(error) => assert!(matches!(error, IngestError::Store(_)), "{error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let report = finished.unwrap();
+    assert!(report.errors.is_empty());
+    assert_eq!(home.events().await.len(), 60_000);
+    assert_eq!(home.ingest(&paths).await.tally.received(), 0);
+    let snapshot = home.warehouse.snapshot().await.unwrap();
+    assert!(snapshot.months(Table::Events).into_iter().all(|month| snapshot.is_settled(month)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grants_and_withdrawals_count_from_where_they_stand() {
+    let home = Home::new().await;
+    let day = |day: u32| format!("2018-07-{day:02}T00:00:00Z");
+    let event = |device: &str, id: &str, on: u32, kind: &str, user: Option<&str>| line(device, id, &day(on), kind, json!({"user_id": user}));
+    let text = [
+        event("d1", "1", 1, "wake", None),
+        event("d1", "2", 2, "consent_withdrawn", None),
+        event("d1", "3", 3, "wake", None),        // after it
+        event("d1", "4", 1, "heartbeat", None),   // happened before, arrives after
+        event("d2", "5", 3, "wake", None),        // somebody else
+        event("d1", "6", 4, "consent_granted", None),
+        event("d1", "7", 5, "wake", None),        // again allowed
+        event("d1", "8", 3, "heartbeat", None),   // happened while withdrawn
+        event("d3", "9", 2, "consent_withdrawn", Some("u1")),
+        event("d4", "10", 3, "wake", Some("u1")), // the user's, on any device
+        event("d3", "11", 3, "wake", None),       // the device itself has not withdrawn
+        event("d3", "12", 3, "wake", Some("u2")),
+    ]
+    .concat();
+    let report = home.ingest(&[home.write("a.ndjson", &text)]).await;
+    // Three consent events are accepted without being rows.
+    assert_eq!((report.tally.accepted(), report.tally.rejected(Reason::NoConsent)), (8, 4), "{:?}", report.tally);
+    let mut found: Vec<_> = home.events().await.into_iter().map(|(device, ts, _, _)| (device, ts)).collect();
+    let row = |device: &str, on: u32| (home.device(device), at(&day(on)).micros());
+    let mut expected = vec![row("d1", 1), row("d2", 3), row("d1", 5), row("d3", 3), row("d3", 3)];
+    (found.sort(), expected.sort());
+    assert_eq!(found, expected);
+    // The ledger remembers for later files.
+    let later = [event("d4", "20", 6, "wake", Some("u1")), event("d1", "21", 6, "wake", None)].concat();
+    let report = home.ingest(&[home.write("b.ndjson", later)]).await;
+    assert_eq!((report.tally.accepted(), report.tally.rejected(Reason::NoConsent)), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suppressed_subject_stays_out_until_it_grants_anew() {
+    let home = Home::new().await;
+    for (kind, subject) in
+        [(SubjectKind::Device, Subject::Device(home.device("d1"))), (SubjectKind::User, Subject::User(home.user("u1")))]
+    {
+        let request = NewRequest {
+            subjects: vec![(1, subject)],
+            kind,
+            regulation: "gdpr".to_owned(),
+            received: at("2018-07-10T00:00:00Z"),
+            due: at("2018-08-10T00:00:00Z"),
+            reference: None,
+            actor: "test".to_owned(),
+        };
+        home.ledger.submit(request).await.unwrap();
+    }
+    let text = [
+        line("d1", "1", "2018-07-01T00:00:00Z", "wake", json!({})),
+        line("d1", "2", "2018-07-12T00:00:00Z", "wake", json!({})),
+        line("d2", "3", "2018-07-01T00:00:00Z", "wake", json!({"user_id": "u1"})),
+        line("d2", "4", "2018-07-01T00:00:00Z", "wake", json!({"user_id": "u2"})),
+        line("d1", "5", "2018-07-11T00:00:00Z", "consent_withdrawn", json!({})),
+        line("d1", "6", "2018-07-13T00:00:00Z", "consent_granted", json!({})),
+        line("d1", "7", "2018-07-14T00:00:00Z", "wake", json!({})),
+        line("d1", "8", "2018-07-12T12:00:00Z", "wake", json!({})), // before the grant
+    ]
+    .concat();
+    let report = home.ingest(&[home.write("a.ndjson", text)]).await;
+    assert_eq!((report.tally.accepted(), report.tally.rejected(Reason::Suppressed)), (3, 5), "{:?}", report.tally);
+    home.assert_quarantine(&report.tally).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn undeclared_fields_are_named_only_when_many_devices_send_them() {
+    let home = Home::new().await;
+    let text: String = (0..5)
+        .map(|number| {
+            let extra = json!({"battery": 5, "props": {"volume": 3}, format!("id_{number}"): 1, "800000002492": 1, "with space": 2});
+            line(&format!("d{number}"), &format!("e{number}"), "2018-07-01T00:00:00Z", "wake", extra)
+        })
+        .collect();
+    let report = home.ingest(&[home.write("a.ndjson", text)]).await;
+    assert_eq!(report.undeclared.dropped, 25);
+    let names: Vec<_> = report.undeclared.named.iter().map(|field| (field.name.as_str(), field.dropped)).collect();
+    assert_eq!(names, [("battery", 5), ("props.volume", 5)]);
+}
+
+/// Invariant 1: an identifier is on no disk, in no form.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_identifier_reaches_a_file() {
+    let home = Home::new().await;
+    let canaries = ["Canary-Device-7f3a", "canary-user-91bc", "canary-event-55de", "canary-file-name", "38:a7:51:11:30:0e", "203.0.193.24"];
+    let good = |ts: &str, extra| line(canaries[0], canaries[2], ts, "wake", extra);
+    let private = json!({"user_id": canaries[1], "mac": canaries[4], "ip": canaries[5]});
+    let mut text = good("2018-07-01T00:00:00Z", private.clone());
+    text += &good("never", private.clone());
+    text += &good("2018-07-01T00:00:00Z", json!({"type": canaries[0]}));
+    text += &good("2018-07-01T00:00:00Z", json!({"country": canaries[1], canaries[0]: 1, "user_id": canaries[1]}));
+    text += &good("2018-07-02T00:00:00Z", json!({"consent": null, "user_id": canaries[1]}));
+    text += &good("2018-07-03T00:00:00Z", json!({"type": "consent_withdrawn", "user_id": canaries[1]}));
+    text += &format!("{{\"device_id\":\"{}\"", canaries[0]);
+    let input = home.folder.path().parent().unwrap().join(format!("canary-file-name-{}.ndjson", std::process::id()));
+    std::fs::write(&input, text).unwrap();
+    let report = home.ingest(std::slice::from_ref(&input)).await;
+    std::fs::remove_file(input).unwrap();
+    assert_eq!(report.tally.accepted(), 2);
+    let mut needles: Vec<Vec<u8>> = Vec::new();
+    for canary in canaries {
+        for form in [canary.to_owned(), canary.to_lowercase(), canary.to_uppercase()] {
+            needles.push(form.clone().into_bytes());
+            needles.push(hex::encode(&form).into_bytes());
+            needles.push(base64::engine::general_purpose::STANDARD_NO_PAD.encode(&form).into_bytes());
+            let plain = sha2::Sha256::digest(&form);
+            needles.push(plain[..16].to_vec());
+            needles.push(hex::encode(plain).into_bytes());
+        }
+    }
+    let files = all_files(home.folder.path());
+    assert!(files.iter().any(|file| file.extension().is_some_and(|extension| extension == "parquet")));
+    for file in files {
+        let bytes = std::fs::read(&file).unwrap();
+        let name = file.to_string_lossy().into_owned();
+        for needle in &needles {
+            let found = bytes.windows(needle.len()).any(|window| window == needle.as_slice());
+            assert!(!found, "{name} holds a canary");
+            assert!(!String::from_utf8_lossy(needle).is_empty() && !name.as_bytes().windows(needle.len()).any(|window| window == needle.as_slice()));
+        }
+    }
+}
+
+/// `cargo test --release -p ameles-ingest measure -- --ignored --nocapture`; `AMELES_MEASURE_EVENTS` says how many.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stderr)]
+async fn measure_events_per_second() {
+    let events: u64 = std::env::var("AMELES_MEASURE_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000_000);
+    let home = Home::new().await;
+    home.clock.set(at("2026-01-01T00:00:00Z"));
+    let path = home.path("measured.ndjson");
+    let mut out = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
+    let start = at("2018-07-01T00:00:00Z").micros();
+    for number in 0..events {
+        let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let device = mixed % (events / 40 + 1);
+        let ts = ameles_core::Timestamp::from_micros(start + (number * 7_900_000_000 / events * 1000) as i64);
+        writeln!(
+            out,
+            r#"{{"event_id":"2e634af2-cfd4-73f5-8163-{number:012x}","device_id":"8000{device:08}","user_id":"u09{:08}","type":"{}","ts":"{ts}","product":"{}","model":"m{:04}","partner":"p{:03}","country":"DE","firmware":"1.{}.16","consent":{{"policy":"2018-05-25","purposes":["analytics"]}},"ip":"203.0.193.24","mac":"38:a7:51:11:30:0e","props":{{"latency_ms":{},"room":"kitchen"}}}}"#,
+            device / 2,
+            if number % 3 == 0 { "wake" } else { "heartbeat" },
+            ["speaker", "phone", "laptop"][device as usize % 3],
+            device % 900,
+            device % 180,
+            device % 9,
+            mixed % 1000,
+        )
+        .unwrap();
+    }
+    out.flush().unwrap();
+    drop(out);
+    let began = std::time::Instant::now();
+    let lease = home.warehouse.lease(&ameles_core::SystemRandom).await.unwrap();
+    let committer = Committer::new(lease, home.ledger.clone(), Arc::clone(&home.env.contract));
+    let inputs = discover::discover(&[path]).unwrap();
+    let options = FileOptions::default();
+    let (report, touched, committer) = pipeline::run(&home.env, inputs, &options, &NoProgress, committer).await.unwrap();
+    let stored = began.elapsed();
+    settle::settle(&home.env, touched, committer.lease_id(), &options, &NoProgress).await.unwrap();
+    let settled = began.elapsed();
+    assert_eq!(report.tally.accepted(), events);
+    let rate = |time: Duration| events as f64 / time.as_secs_f64() / 1e6;
+    eprintln!("{events} events: stored in {stored:?} ({:.2} M/s), settled in {settled:?} ({:.2} M/s)", rate(stored), rate(settled));
+}
+
+/// Decoding and admission alone, one thread.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stderr)]
+async fn measure_one_worker() {
+    let home = Home::new().await;
+    let text = lines(0, 200_000);
+    let view = crate::admission::View {
+        suppressions: Arc::default(),
+        consents: Arc::new(ameles_ledger::ConsentBook::default()),
+        arrival: at("2026-01-01T00:00:00Z"),
+        closed_before: None,
+    };
+    let admission = &home.env.admission;
+    let mut scratch = crate::decode::Scratch::default();
+    let began = std::time::Instant::now();
+    for line in crate::lines::Lines::new(text.as_bytes()) {
+        assert!(admission.decoder.decode(&mut scratch, line).is_ok());
+    }
+    let decoded = began.elapsed();
+    let mut worker = crate::admission::Worker::new(10);
+    let began = std::time::Instant::now();
+    let mut part = crate::batch::Part::new("x".into(), view.arrival, 1, &admission.columns, None, 200_000, 0);
+    for (line, number) in crate::lines::Lines::new(text.as_bytes()).zip(1..) {
+        admission.line(&mut worker, &view, None, line, number, &mut part);
+    }
+    part.finish();
+    let admitted = began.elapsed();
+    let began = std::time::Instant::now();
+    crate::batch::build(&home.env.contract, &mut [part]).unwrap();
+    let per = |time: Duration| time.as_nanos() / 200_000;
+    eprintln!("ns per event of {} bytes: decode {}, decode and admit {}, build {}", text.len() / 200_000, per(decoded), per(admitted), per(began.elapsed()));
+}

@@ -1,0 +1,108 @@
+//! Retention: cohorts by month of activation, by months since.
+
+use std::collections::BTreeMap;
+
+use ameles_core::{Grain, Month};
+use arrow::record_batch::RecordBatch;
+
+use super::Job;
+use super::output::{Number, OutRow};
+use crate::QueryError;
+use crate::cells::{Cell, Cells, Columns, Groups, counts, people};
+use crate::guard::{Label, guard_retention};
+use crate::template;
+
+/// Cohort, and month of activity.
+type Key = (Month, Month);
+
+impl Job<'_> {
+    pub(super) async fn retention(&self) -> Result<RecordBatch, QueryError> {
+        let months = self.months(self.request.from, self.request.to);
+        let mut groups = Groups::default();
+        let mut active: Cells<Key> = Cells::new();
+        self.read(months, "value", &mut groups, |key, group, columns, row| {
+            active.entry(key).or_default().entry(group).or_default().values[0] = counts(&columns.others[1], row).first().copied().unwrap_or(0);
+        })
+        .await?;
+        let mut size: Cells<Month> = Cells::new();
+        self.read(months, "base", &mut groups, |(cohort, _), group, columns, row| {
+            size.entry(cohort).or_default().entry(group).or_default().values[0] = counts(&columns.others[1], row).first().copied().unwrap_or(0);
+        })
+        .await?;
+        let rows = match self.k {
+            None => with_sizes(active, &size),
+            Some(k) => {
+                self.read(months, "people", &mut groups, |(cohort, month), group, columns, row| {
+                    let behind = columns.others[1..].iter().map(|column| people(column, row, k).into_iter().next().unwrap_or_default());
+                    let cell = Cell { values: [0, 0], parts: behind.collect() };
+                    if month == cohort {
+                        // Everyone in the cohort was active in its month or was not.
+                        size.entry(cohort).or_default().entry(group).or_default().add(&everyone(&cell, k), k);
+                    }
+                    active.entry((cohort, month)).or_default().entry(group).or_default().add(&cell, k);
+                })
+                .await?;
+                guard_retention(&active, &size, &groups, k)
+            }
+        };
+        self.metric.shape().batch(&self.request.by, self.retention_rows(rows), &groups)
+    }
+
+    fn retention_rows(&self, rows: BTreeMap<Key, BTreeMap<Label, Cell>>) -> Vec<OutRow> {
+        let mut out = Vec::new();
+        for ((cohort, month), labelled) in rows {
+            let date = cohort.first_day();
+            if !self.is_wanted(date) {
+                continue;
+            }
+            let complete = self.is_complete(month.first_day(), Grain::Month);
+            for (label, cell) in labelled.into_iter().filter(|(_, cell)| cell.values[0] != 0) {
+                let [devices, size] = cell.values;
+                let offset = i64::from(month.epoch_months() - cohort.epoch_months());
+                let numbers = vec![Number::Count(offset), Number::Count(devices), Number::Ratio(devices as f64 / size.max(1) as f64)];
+                out.push(OutRow { date, label, text: None, numbers, complete });
+            }
+        }
+        out
+    }
+
+    async fn read(
+        &self,
+        months: (Month, Month),
+        name: &str,
+        groups: &mut Groups,
+        mut each: impl FnMut(Key, u32, &Columns<'_>, usize),
+    ) -> Result<(), QueryError> {
+        for batch in self.statement(template::RETENTION, name, months).await? {
+            let columns = Columns::open(&batch, self.request.by.len())?;
+            for row in 0..batch.num_rows() {
+                let (cohort, month) = (columns.month(row).month(), columns.date(0, row)?.month());
+                let group = columns.group(row, groups);
+                each((cohort, month), group, &columns, row);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The sets of those active and those not are devices, then users: each pair is everyone.
+fn everyone(cell: &Cell, k: u32) -> Cell {
+    let pairs = cell.parts.chunks(2).map(|pair| {
+        let mut all = pair[0].clone();
+        pair.iter().skip(1).for_each(|part| all.union(part, k));
+        all
+    });
+    Cell { values: [0, 0], parts: pairs.collect() }
+}
+
+fn with_sizes(active: Cells<Key>, size: &Cells<Month>) -> BTreeMap<Key, BTreeMap<Label, Cell>> {
+    let mut rows = BTreeMap::new();
+    for ((cohort, month), row) in active {
+        let sized = row.into_iter().map(|(group, mut cell)| {
+            cell.values[1] = size.get(&cohort).and_then(|sizes| sizes.get(&group)).map_or(0, |size| size.values[0]);
+            (Label::Group(group), cell)
+        });
+        rows.insert((cohort, month), sized.collect());
+    }
+    rows
+}

@@ -3,7 +3,8 @@
 -- inputs: devices, activity, links
 -- owner: ameles-queries
 -- `seen` holds, for each month, the days on which a device was activated and
--- was active in the {active_in} days that end then ({reach}: as far as a month sees). Attributes are those of the
+-- was active in the {active_in} days that end then; a month bears on those up to
+-- {reach} days after its first. Attributes are those of the
 -- activating event.
 
 -- statement: value

@@ -8,7 +8,7 @@
 -- statement: value
 SELECT {dims}a.month, sum_bits(a.days) AS dau, sum_bits(window_days(a.month, a.days, n.days, {window})) AS mau28
 FROM activity a
-LEFT JOIN activity n ON n.device = a.device AND n.month = next_month(a.month)
+LEFT JOIN activity n ON n.device = a.device AND n.month = next_month(a.month) AND n.month BETWEEN {from} AND next_month({to})
 WHERE a.month BETWEEN {from} AND {to}{filter}
 GROUP BY {by}a.month
 
@@ -20,7 +20,7 @@ SELECT {dims}a.month,
   , people(l.days, l."user", {k}) AS users -- if user
   , people(window_days(a.month, l.days, n.days, {window}) - CAST(l.days AS BIGINT UNSIGNED), l."user", {k}) AS rest_users -- if user
 FROM activity a
-LEFT JOIN activity n ON n.device = a.device AND n.month = next_month(a.month)
+LEFT JOIN activity n ON n.device = a.device AND n.month = next_month(a.month) AND n.month BETWEEN {from} AND next_month({to})
 LEFT JOIN links l ON l.device = a.device AND l.month = a.month -- if user
 WHERE a.month BETWEEN {from} AND {to}{filter}
 GROUP BY {by}a.month

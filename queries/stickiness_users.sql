@@ -18,7 +18,7 @@ WITH seen AS (
   SELECT {dims}next_month(a.month), l."user", l.device, spilled_days(a.month, window_days(a.month, l.days, n.days, {window})), CAST(0 AS BIGINT UNSIGNED)
   FROM links l
   JOIN activity a ON a.device = l.device AND a.month = l.month
-  LEFT JOIN activity n ON n.device = l.device AND n.month = next_month(l.month)
+  LEFT JOIN activity n ON n.device = l.device AND n.month = next_month(l.month) AND n.month BETWEEN {from} AND next_month({to})
   WHERE a.month BETWEEN {from} AND {to}{filter}
   UNION ALL
   SELECT {dims}a.month, l."user", l.device,
@@ -43,7 +43,7 @@ WITH seen AS (
   SELECT {dims}next_month(a.month), l."user", l.device, spilled_days(a.month, window_days(a.month, l.days, n.days, {window})), CAST(0 AS BIGINT UNSIGNED)
   FROM links l
   JOIN activity a ON a.device = l.device AND a.month = l.month
-  LEFT JOIN activity n ON n.device = l.device AND n.month = next_month(l.month)
+  LEFT JOIN activity n ON n.device = l.device AND n.month = next_month(l.month) AND n.month BETWEEN {from} AND next_month({to})
   WHERE a.month BETWEEN {from} AND {to}{filter}
   UNION ALL
   SELECT {dims}a.month, l."user", l.device,

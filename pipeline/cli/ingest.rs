@@ -87,8 +87,9 @@ impl std::fmt::Display for Summary<'_> {
             write!(f, "\n{}: {} bytes were ingested before", file.path.display(), file.skipped_bytes)?;
         }
         let undeclared = &self.0.undeclared;
-        if !undeclared.is_empty() {
-            write!(f, "\n{undeclared}")?;
+        if undeclared.dropped > 0 {
+            let named: Vec<_> = undeclared.named.iter().map(|field| format!("{} {}", field.name, field.dropped)).collect();
+            write!(f, "\nundeclared fields dropped {}{}{}", undeclared.dropped, if named.is_empty() { "" } else { ": " }, named.join(", "))?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ameles_core::{Month, Timestamp};
 use ameles_erasure::{Eraser, Silent};
-use ameles_ingest::{closed_before, is_closed};
+use ameles_ingest::is_closed;
 use ameles_schemas::Table;
 use ameles_store::{Maintainer, Rewrite, Snapshot};
 use anyhow::{Context, anyhow};
@@ -67,14 +67,13 @@ async fn look_after_tables(environment: &Environment) -> anyhow::Result<()> {
 
 async fn rewrite(environment: &Environment, maintainer: &Maintainer, month: Month, closed: bool) -> anyhow::Result<()> {
     let suppressed = Arc::new(environment.ledger.suppressions().await?.carried_out());
-    let done = maintainer.rewrite_month(month, &Rewrite { suppressed, closed }, &|_, _| {}).await?;
+    let done = maintainer.rewrite_month(month, &Rewrite { suppressed, closed }, &|_| {}).await?;
     tracing::info!("{month}: {} rows, {} duplicates removed{}", done.rows_after, done.duplicates, if closed { ", settled" } else { "" });
     Ok(())
 }
 
 /// Months that closed and were not settled since, and open months with more runs than they should have.
 fn months_to_rewrite(snapshot: &Snapshot, now: Timestamp, runs_max: usize) -> Vec<(Month, bool)> {
-    let _first_open = closed_before(now);
     snapshot
         .months(Table::Events)
         .into_iter()

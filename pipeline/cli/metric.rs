@@ -18,7 +18,7 @@ pub async fn run(home: &Location, args: &MetricArgs) -> Result<ExitCode, Failure
     if args.list {
         output::to(args.output.as_deref(), |out| {
             for metric in list_metrics(environment.warehouse.tables()) {
-                writeln!(out, "{:<16} {}", metric.name, metric.description)?;
+                writeln!(out, "{:<16} {}", metric.name, metric.definition)?;
             }
             Ok(())
         })?;

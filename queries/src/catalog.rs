@@ -111,7 +111,9 @@ impl Metric {
         let name = &request.name;
         if let Some(grain) = request.grain.filter(|grain| *grain != metric.natural_grain()) {
             if !metric.adds_up() {
-                return bad(format!("{name} cannot be summed over a {grain:?}; grain is for what adds up: activations and measures").to_lowercase());
+                return bad(
+                    format!("{name} cannot be summed over a {grain:?}; grain is for what adds up: activations and measures").to_lowercase()
+                );
             }
             if request.cumulative {
                 return bad(format!("a running total of {name} is daily; leave out grain"));
@@ -122,7 +124,9 @@ impl Metric {
         }
         match request.active_in {
             Some(_) if metric != Self::InstalledBase => return bad(format!("active-in is for installed_base, not for {name}")),
-            Some(days) if !(1..=ACTIVE_IN_DAYS_MAX).contains(&days) => return bad(format!("active-in takes 1 to {ACTIVE_IN_DAYS_MAX} days, not {days}")),
+            Some(days) if !(1..=ACTIVE_IN_DAYS_MAX).contains(&days) => {
+                return bad(format!("active-in takes 1 to {ACTIVE_IN_DAYS_MAX} days, not {days}"));
+            }
             _ => {}
         }
         if request.unit == Unit::User {

@@ -174,7 +174,11 @@ pub fn counts(column: &ArrayRef, row: usize) -> Vec<i64> {
         let values = if list.is_valid(row) { list.value(row) } else { return Vec::new() };
         return values.as_primitive_opt::<Int64Type>().map(|values| values.values().to_vec()).unwrap_or_default();
     }
-    column.as_primitive_opt::<Int64Type>().filter(|numbers| numbers.is_valid(row)).map(|numbers| vec![numbers.value(row)]).unwrap_or_default()
+    column
+        .as_primitive_opt::<Int64Type>()
+        .filter(|numbers| numbers.is_valid(row))
+        .map(|numbers| vec![numbers.value(row)])
+        .unwrap_or_default()
 }
 
 /// People per bit.

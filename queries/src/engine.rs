@@ -64,7 +64,7 @@ impl Metrics {
     pub async fn run_metric(&self, request: &MetricRequest, guard: Guard) -> Result<RecordBatch, QueryError> {
         let tables = self.source.schemas();
         let metric = Metric::of(request, tables)?;
-        let context = session(self.source.as_ref(), self.limits.memory_bytes_max)?;
+        let context = session(&self.source, self.limits.memory_bytes_max)?;
         let Some(coverage) = metrics::coverage(&context).await? else {
             return Ok(RecordBatch::new_empty(Arc::new(metrics::schema_of(request, tables)?)));
         };
@@ -83,8 +83,8 @@ impl Metrics {
         tokio::time::timeout(self.limits.timeout, answer).await.map_err(|_| QueryError::TimedOut { seconds })?
     }
 
-    pub(crate) fn source(&self) -> &dyn TableSource {
-        self.source.as_ref()
+    pub(crate) fn source(&self) -> &Arc<dyn TableSource> {
+        &self.source
     }
 
     pub(crate) fn limits(&self) -> SqlLimits {

@@ -31,7 +31,8 @@ pub enum QueryError {
     /// A date that is none.
     #[error(transparent)]
     Calendar(#[from] CalendarError),
-    /// The privacy guard refuses the statement.
+    /// The privacy guard refuses the statement. `place` quotes it: for the
+    /// reply, not for a log (see [`QueryError::for_log`]).
     #[error("refused by the rule `{rule}`: {place}")]
     Refused {
         /// The rule's name, as `docs/security.md` lists it.
@@ -82,7 +83,18 @@ impl QueryError {
         match self {
             Self::Engine(error) => {
                 use datafusion::error::DataFusionError as E;
-                matches!(error.find_root(), E::SQL(..) | E::Plan(_) | E::SchemaError(..) | E::NotImplemented(_) | E::Diagnostic(..))
+                let root = error.find_root();
+                // Arrow errors of a plan that runs are divisions by zero and casts.
+                matches!(
+                    root,
+                    E::SQL(..)
+                        | E::Plan(_)
+                        | E::SchemaError(..)
+                        | E::NotImplemented(_)
+                        | E::Diagnostic(..)
+                        | E::ArrowError(..)
+                        | E::ResourcesExhausted(_)
+                )
             }
             Self::Store(_) | Self::Arrow(_) | Self::Parquet(_) | Self::Io(_) | Self::QueryFile { .. } => false,
             _ => true,
@@ -101,6 +113,19 @@ impl QueryError {
             cause = error.source();
         }
         false
+    }
+
+    /// The error for a log: without what the user typed, which may be an identifier.
+    pub fn for_log(&self) -> String {
+        match self {
+            Self::Refused { rule, .. } => format!("refused by the rule `{rule}`"),
+            Self::Engine(_) if self.is_callers_fault() => "the statement cannot be planned or run".to_owned(),
+            Self::UnknownMetric { .. } => "no such metric".to_owned(),
+            Self::UnknownDimension { .. } => "no such dimension".to_owned(),
+            Self::BadFilter(_) => "a filter that cannot be read".to_owned(),
+            Self::BadRequest(_) | Self::Calendar(_) => "options that do not fit".to_owned(),
+            other => other.to_string(),
+        }
     }
 
     pub(crate) fn refused(rule: &'static str, place: impl Into<String>) -> Self {

@@ -90,7 +90,8 @@ pub fn format_batches(batches: &[RecordBatch], format: Format, out: &mut dyn Wri
 fn without_binary(batch: &RecordBatch) -> Result<RecordBatch, QueryError> {
     let options = FormatOptions::default();
     let as_text = |column: &ArrayRef| -> Result<ArrayRef, QueryError> {
-        if !column.data_type().is_nested() && !matches!(column.data_type(), DataType::Binary | DataType::LargeBinary | DataType::BinaryView) {
+        if !column.data_type().is_nested() && !matches!(column.data_type(), DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
+        {
             return Ok(Arc::clone(column));
         }
         let formatter = ArrayFormatter::try_new(column, &options)?;
@@ -98,7 +99,11 @@ fn without_binary(batch: &RecordBatch) -> Result<RecordBatch, QueryError> {
         Ok(Arc::new(texts.collect::<StringArray>()))
     };
     let columns = batch.columns().iter().map(as_text).collect::<Result<Vec<_>, _>>()?;
-    let fields: Vec<Field> = columns.iter().zip(batch.schema().fields()).map(|(column, field)| Field::new(field.name(), column.data_type().clone(), true)).collect();
+    let fields: Vec<Field> = columns
+        .iter()
+        .zip(batch.schema().fields())
+        .map(|(column, field)| Field::new(field.name(), column.data_type().clone(), true))
+        .collect();
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)
 }

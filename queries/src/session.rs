@@ -1,5 +1,7 @@
 //! A DataFusion session that knows our tables and functions, and nothing else.
 
+use std::sync::Arc;
+
 use ameles_schemas::Table;
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -16,7 +18,7 @@ const PARTITIONS: usize = 2;
 
 /// A new session over the source's tables. Nothing spills: what is on no disk
 /// need not be wiped from one.
-pub fn session(source: &dyn TableSource, memory_bytes_max: usize) -> Result<SessionContext, QueryError> {
+pub fn session(source: &Arc<dyn TableSource>, memory_bytes_max: usize) -> Result<SessionContext, QueryError> {
     let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
     let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory_bytes_max, 1.0).with_disk_manager_builder(disk).build_arc()?;
     let config = SessionConfig::new().with_target_partitions(PARTITIONS).with_information_schema(false);
@@ -24,7 +26,7 @@ pub fn session(source: &dyn TableSource, memory_bytes_max: usize) -> Result<Sess
     functions::register(&context);
     let known = source.schemas().tables();
     for table in TABLES.into_iter().filter(|table| known.contains(table)) {
-        context.register_table(table.as_str(), source.provider(table)?)?;
+        context.register_table(table.as_str(), Arc::clone(source).provider(table)?)?;
     }
     Ok(context)
 }
@@ -35,4 +37,3 @@ pub async fn run(context: &SessionContext, statement: Statement) -> Result<Vec<R
     let plan = if statement.parameters.is_empty() { plan } else { plan.with_param_values(statement.parameters)? };
     Ok(context.execute_logical_plan(plan).await?.collect().await?)
 }
-

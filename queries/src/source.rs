@@ -16,14 +16,14 @@ pub trait TableSource: Send + Sync {
     ///
     /// # Errors
     /// When the contract has no such table.
-    fn provider(&self, table: Table) -> Result<Arc<dyn TableProvider>, QueryError>;
+    fn provider(self: Arc<Self>, table: Table) -> Result<Arc<dyn TableProvider>, QueryError>;
     /// The tables' columns, dimensions and measures.
     fn schemas(&self) -> &TableSchemas;
 }
 
 impl TableSource for ReadView {
-    fn provider(&self, table: Table) -> Result<Arc<dyn TableProvider>, QueryError> {
-        Ok(Self::provider(self, table)?)
+    fn provider(self: Arc<Self>, table: Table) -> Result<Arc<dyn TableProvider>, QueryError> {
+        Ok(Self::provider(&self, table)?)
     }
     fn schemas(&self) -> &TableSchemas {
         self.tables()
@@ -45,7 +45,7 @@ impl MemSource {
 }
 
 impl TableSource for MemSource {
-    fn provider(&self, table: Table) -> Result<Arc<dyn TableProvider>, QueryError> {
+    fn provider(self: Arc<Self>, table: Table) -> Result<Arc<dyn TableProvider>, QueryError> {
         let batches = self.batches.iter().filter(|(of, _)| *of == table).map(|(_, batch)| batch.clone()).collect();
         Ok(Arc::new(MemTable::try_new(self.schemas.schema(table), vec![batches])?))
     }

@@ -109,7 +109,8 @@ impl QueryFile {
         while let Some((before, after)) = rest.split_once('{') {
             let (piece, after) = after.split_once('}').ok_or_else(|| self.broken("an unclosed piece".to_owned()))?;
             sql.push_str(before);
-            let each = |text: &dyn Fn(usize, &String) -> String| pieces.by.iter().enumerate().map(|(at, dim)| text(at, dim)).collect::<String>();
+            let each =
+                |text: &dyn Fn(usize, &String) -> String| pieces.by.iter().enumerate().map(|(at, dim)| text(at, dim)).collect::<String>();
             let filled = match piece {
                 "dims" => each(&|at, dim| format!("a.{} AS d{at}, ", quoted(dim))),
                 "by" => each(&|_, dim| format!("a.{}, ", quoted(dim))),

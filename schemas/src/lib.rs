@@ -13,9 +13,7 @@ mod policy;
 mod tables;
 mod transform;
 
-pub use contract::{
-    Checks, Contract, ContractError, ContractFault, Field, FieldKind, PrivacyClass, Role, Roles, Rule, Transform,
-};
+pub use contract::{Checks, Contract, ContractError, ContractFault, Field, FieldKind, PrivacyClass, Role, Roles, Rule, Transform};
 pub use policy::{Collection, OnWithdrawal, Policy, PolicyError, PolicyFault, Regime};
 pub use tables::{Measure, Table, TableSchemas, column};
 pub use transform::{Generalization, truncate_ip};

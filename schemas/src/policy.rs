@@ -147,10 +147,7 @@ impl Policy {
     /// The regime of a country (ISO 3166-1 alpha-2, capitals): `gdpr` where it
     /// is missing or not listed.
     pub fn regime(&self, country: Option<&str>) -> &Regime {
-        country
-            .and_then(|country| self.countries.get(country))
-            .and_then(|name| self.others.get(name))
-            .unwrap_or(&self.default)
+        country.and_then(|country| self.countries.get(country)).and_then(|name| self.others.get(name)).unwrap_or(&self.default)
     }
 
     /// The regime of that name, for `--regulation`.

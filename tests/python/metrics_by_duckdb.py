@@ -119,12 +119,13 @@ class Reference:
         raise ValueError(name)
 
     def rolling(self, window, who, source, dims, attribute):
-        """Active in the window, by the attributes of the month of the last active day in it."""
+        """Active in the window, by the attributes of the month of the device's last active day in it."""
         return self.rows(
-            f"WITH seen AS (SELECT {who} AS who, device_id, d, max(day) AS last FROM {source}, calendar "
+            f"WITH seen AS (SELECT DISTINCT {who} AS who, device_id, d FROM {source}, calendar WHERE day <= d AND day > d - {window}), "
+            f"last AS (SELECT device_id, d, date_trunc('month', max(day))::DATE AS month FROM active, calendar "
             f"WHERE day <= d AND day > d - {window} GROUP BY ALL) "
-            f"SELECT d AS date{dims}, count(DISTINCT who) FROM seen JOIN {attribute} a "
-            f"ON a.device_id = seen.device_id AND a.month = date_trunc('month', last)::DATE GROUP BY ALL ORDER BY ALL"
+            f"SELECT d AS date{dims}, count(DISTINCT who) FROM seen JOIN last USING (device_id, d) "
+            f"JOIN {attribute} USING (device_id, month) GROUP BY ALL ORDER BY ALL"
         )
 
     def running(self, per_day, by):

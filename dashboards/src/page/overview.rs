@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ameles_core::{Day, Month};
 use ameles_ledger::{LedgerCounts, Principal, Role};
-use ameles_queries::Filter;
+use ameles_queries::{Completeness, Filter};
 use ameles_reports::figures::{Figures, Wanted};
 use ameles_reports::sections::{card, charts, month_name};
 use ameles_reports::{ReportError, StoredReport};
@@ -61,7 +61,7 @@ pub(crate) async fn overview(
             let last_day = end.day();
             let wanted = Wanted { month, last_day, filters: filters.clone(), breakdowns: vec!["product", "country"], guard };
             let figures = Figures::gather(&metrics, view.tables(), &wanted).await?;
-            let complete_until = completeness.watermark.day().plus(-1).min(last_day);
+            let complete_until = complete_until(&completeness, last_day);
             Ok(Look { months, figures: Some(figures), complete_until: Some(complete_until), versions })
         })
         .await?;
@@ -94,7 +94,8 @@ pub(crate) async fn overview(
 }
 
 fn intro(figures: &Figures, look: &Look, principal: &Principal) -> Markup {
-    let place = look.months.iter().position(|month| *month == figures.month);
+    let months = &look.months;
+    let place = months.iter().position(|month| *month == figures.month);
     let earlier = place.and_then(|place| place.checked_sub(1)).and_then(|place| look.months.get(place));
     let later = place.and_then(|place| look.months.get(place + 1));
     html! {
@@ -102,7 +103,13 @@ fn intro(figures: &Figures, look: &Look, principal: &Principal) -> Markup {
             div {
                 h1 { (month_name(figures.month)) }
                 p {
-                    @if let Some(day) = look.complete_until { "Complete until " strong { (spelled(day)) } }
+                    @match look.complete_until {
+                        Some(day) if months.first().is_some_and(|first| day >= first.first_day()) => {
+                            "Complete until " strong { (spelled(day)) }
+                            @if day < figures.days.1 { "; what is marked * can still change" }
+                        }
+                        _ => "No month has closed yet: what is marked * can still change",
+                    }
                     @if let Some(partner) = principal.partner() { " · partner " (partner) " only" }
                 }
             }
@@ -125,6 +132,12 @@ fn step(month: Option<&Month>, sign: &str, name: &str) -> Markup {
             None => span.step.off aria-hidden="true" { (sign) },
         }
     }
+}
+
+/// The last day whose numbers are final: all data has arrived, and its month has closed.
+fn complete_until(completeness: &Completeness, last_day: Day) -> Day {
+    let arrived = completeness.watermark.day().plus(-1);
+    arrived.min(completeness.closed_before.first_day().plus(-1)).min(last_day)
 }
 
 /// `30 September 2018`.
@@ -193,6 +206,14 @@ mod tests {
     #[test]
     fn days_are_spelled_out() {
         assert_eq!(spelled("2018-09-30".parse().unwrap()), "30 September 2018");
+    }
+
+    #[test]
+    fn an_open_month_is_not_complete() {
+        let completeness = Completeness { watermark: "2018-10-03T12:00:00Z".parse().unwrap(), closed_before: "2018-09".parse().unwrap() };
+        let until = |last: &str| complete_until(&completeness, last.parse().unwrap()).to_string();
+        assert_eq!(until("2018-10-02"), "2018-08-31");
+        assert_eq!(until("2018-08-20"), "2018-08-20");
     }
 
     #[test]

@@ -42,7 +42,7 @@ async fn the_dashboard_shows_the_months_figures() {
     let page = see(&home, "/", &cookie).await;
     assert_eq!(page.status, StatusCode::OK, "{}", page.text());
     let text = page.text();
-    for part in ["September 2018", "Installed base", "without phones and laptops", "Monthly active devices", "Wake-ups", "Retention", "By country", "By product", "Complete until", "Growth"] {
+    for part in ["September 2018", "Installed base", "Without phones, laptops", "Monthly active devices", "Wake-ups", "Retention", "By country", "By product", "Complete until", "Growth"] {
         assert!(text.contains(part), "{part}");
     }
     assert!(!text.contains("<script") && !text.contains(" style=\"") && !text.contains("NaN"));

@@ -138,7 +138,7 @@ impl Eraser {
     }
 
     /// Active devices and measures of each month.
-    async fn totals(&self, view: &ReadView) -> Result<BTreeMap<(Month, String), u64>, ErasureError> {
+    async fn totals(&self, view: &Arc<ReadView>) -> Result<BTreeMap<(Month, String), u64>, ErasureError> {
         let measures = &self.warehouse.tables().measures;
         let mut columns = vec![column::DEVICE];
         columns.extend(measures.iter().map(|measure| measure.name.as_str()));
@@ -158,7 +158,7 @@ impl Eraser {
 }
 
 /// Activations by month, of the devices touched only: those of the others do not change.
-async fn activations(view: &ReadView, touched: &HashSet<DeviceId>) -> Result<HashMap<Month, u64>, ErasureError> {
+async fn activations(view: &Arc<ReadView>, touched: &HashSet<DeviceId>) -> Result<HashMap<Month, u64>, ErasureError> {
     let mut first: HashMap<DeviceId, i64> = HashMap::new();
     for month in view.months(Table::Devices) {
         let mut stream = view.month_stream(Table::Devices, month, Some(&[column::DEVICE, column::ACTIVATED_TS]))?;

@@ -1,11 +1,13 @@
 //! Entering requests: identifiers become pseudonyms here and go no further.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 
 use ameles_core::{Subject, SubjectKind, Timestamp};
-use ameles_ledger::{NewRequest, RequestId};
+use ameles_ledger::{NewRequest, Request, RequestFilter, RequestId, RequestState};
 use ameles_pseudonym::{RawIdentifier, identify};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::opendsr::{API_VERSION, CancellationReply, RequestReply, StatusReply, SubjectRequest, encode_blanked, kind_of};
 use crate::{Eraser, ErasureError};
@@ -15,7 +17,9 @@ const REFERENCE_LEN_MAX: usize = 64;
 /// The most requests that one list may hold.
 const LIST_ROWS_MAX: u64 = 1_000_000;
 /// The most bytes that one list may have.
-const LIST_BYTES_MAX: u64 = 256 << 20;
+const LIST_BYTES_MAX: u64 = 128 << 20;
+/// The most requests that are looked at under one reference.
+const OF_REFERENCE_MAX: u32 = 100;
 
 /// What is told with a submission besides whom it names.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +72,8 @@ impl Eraser {
         Ok(self.ledger.submit_all(requests).await?)
     }
 
-    /// Enters one request that names one subject by several identifiers.
+    /// Enters what one subject's request names, all or none: one request for its devices and one for
+    /// its users, because a certificate speaks of one kind.
     ///
     /// # Errors
     /// As [`Self::submit`].
@@ -76,11 +81,11 @@ impl Eraser {
         &self,
         identifiers: Vec<(SubjectKind, RawIdentifier)>,
         options: &SubmitOptions,
-    ) -> Result<RequestId, ErasureError> {
+    ) -> Result<Vec<RequestId>, ErasureError> {
         let terms = self.terms(options)?;
-        let kind = identifiers.first().map(|(kind, _)| *kind).ok_or_else(|| ErasureError::refused("a request", "must name a device or a user"))?;
-        let mut subjects: Vec<(u32, Subject)> = Vec::new();
+        let mut by_kind: BTreeMap<SubjectKind, Vec<(u32, Subject)>> = BTreeMap::new();
         for (kind, identifier) in &identifiers {
+            let subjects = by_kind.entry(*kind).or_default();
             for subject in self.subjects(*kind, identifier)? {
                 if !subjects.contains(&subject) {
                     subjects.push(subject);
@@ -88,7 +93,11 @@ impl Eraser {
             }
         }
         drop(identifiers);
-        Ok(self.ledger.submit(terms.request(kind, subjects)).await?)
+        if by_kind.is_empty() {
+            return Err(ErasureError::refused("a request", "must name a device or a user"));
+        }
+        let requests = by_kind.into_iter().map(|(kind, subjects)| terms.request(kind, subjects));
+        Ok(self.ledger.submit_all(requests.collect()).await?)
     }
 
     /// Enters one request for each row of a CSV with the header `kind,identifier`. A row
@@ -133,19 +142,13 @@ impl Eraser {
                 .ok_or_else(|| ErasureError::refused("identity_type", "must be one that discovery lists"))?;
             identifiers.push((kind, identity.identity_value));
         }
-        let known = ameles_ledger::RequestFilter {
-            reference: Some(subject_request_id.clone()),
-            limit: Some(16),
-            ..ameles_ledger::RequestFilter::default()
-        };
-        let repeated = self.ledger.requests(&known).await?.into_iter().find(|request| request.actor == actor && request.state != ameles_ledger::RequestState::Cancelled);
-        let entered = match repeated {
-            Some(entered) => entered,
-            None => {
-                let id = self.submit_together(identifiers, &options).await?;
-                self.ledger.request(id).await?
+        let mut entered = self.of_reference(&subject_request_id, actor).await?;
+        if entered.is_empty() {
+            for id in self.submit_together(identifiers, &options).await? {
+                entered.push(self.ledger.request(id).await?);
             }
-        };
+        }
+        let entered = entered.first().ok_or_else(|| ErasureError::refused("the request", "was entered by nobody; send it again"))?;
         Ok(RequestReply {
             controller_id: actor.to_owned(),
             expected_completion_time: entered.due,
@@ -163,13 +166,20 @@ impl Eraser {
     /// When there is no such request, or the ledger fails.
     pub async fn status_opendsr(&self, id: &str) -> Result<StatusReply, ErasureError> {
         let request = self.find(id).await?;
-        let done = request.state == ameles_ledger::RequestState::Completed;
+        // What was entered for one OpenDSR request moves together; the state is that of the last.
+        let together = match &request.reference {
+            Some(reference) if request.state != RequestState::Cancelled => self.of_reference(reference, &request.actor).await?,
+            _ => Vec::new(),
+        };
+        let order = |state: &RequestState| RequestState::ALL.iter().position(|other| other == state);
+        let state = together.iter().map(|request| request.state).chain([request.state]).min_by_key(order).unwrap_or(request.state);
+        let done = state == RequestState::Completed;
         Ok(StatusReply {
             controller_id: request.actor.clone(),
             expected_completion_time: request.due,
             subject_request_id: request.reference.clone().unwrap_or_else(|| request.id.to_string()),
             request_id: request.id.to_string(),
-            request_status: request.state.as_str().to_owned(),
+            request_status: state.as_str().to_owned(),
             results_url: done.then(|| format!("/v1/requests/{}/certificate", request.id)),
             api_version: API_VERSION.to_owned(),
         })
@@ -182,12 +192,26 @@ impl Eraser {
     pub async fn cancel_opendsr(&self, id: &str, actor: &str) -> Result<CancellationReply, ErasureError> {
         let request = self.find(id).await?;
         self.ledger.cancel(request.id, actor).await?;
+        if let Some(reference) = &request.reference {
+            for other in self.of_reference(reference, &request.actor).await? {
+                self.ledger.cancel(other.id, actor).await?;
+            }
+        }
         Ok(CancellationReply {
             controller_id: actor.to_owned(),
             subject_request_id: request.reference.unwrap_or_else(|| request.id.to_string()),
             received_time: self.clock.now(),
             api_version: API_VERSION.to_owned(),
         })
+    }
+
+    /// The requests that one actor has entered under a reference and that stand.
+    async fn of_reference(&self, reference: &str, actor: &str) -> Result<Vec<Request>, ErasureError> {
+        let filter = RequestFilter { reference: Some(reference.to_owned()), limit: Some(OF_REFERENCE_MAX), ..RequestFilter::default() };
+        let mut requests = self.ledger.requests(&filter).await?;
+        requests.retain(|request| request.actor == actor && request.state != RequestState::Cancelled);
+        requests.sort_by_key(|request| (request.submitted, request.kind));
+        Ok(requests)
     }
 
     /// The subject's pseudonyms under every key epoch.
@@ -254,19 +278,19 @@ type Row = Result<(SubjectKind, RawIdentifier), &'static str>;
 
 /// Reads a list row by row; errors name lines, never what stands there.
 fn read_list(reader: impl Read, mut each: impl FnMut(u64, Row)) -> Result<(), ErasureError> {
-    let mut csv = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(reader.take(LIST_BYTES_MAX + 1));
+    let mut text = Zeroizing::new(Vec::new());
+    let too_long = |line| ErasureError::List { line, rule: "the list is too long; split it" };
+    let unread = |line| ErasureError::List { line, rule: "it could not be read to its end; is the file whole?" };
+    reader.take(LIST_BYTES_MAX + 1).read_to_end(&mut text).map_err(|_| unread(1))?;
+    if text.len() as u64 > LIST_BYTES_MAX {
+        return Err(too_long(1));
+    }
+    let mut csv = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_slice());
     let mut record = csv::ByteRecord::new();
-    let mut rows = 0;
-    let mut header_seen = false;
-    loop {
-        // The position is the place where the last row ended; blank lines before this one are counted by the record's own.
-        let read = csv.read_byte_record(&mut record);
-        let line = record.position().map_or(1, csv::Position::line);
-        match read {
-            Ok(true) => {}
-            Ok(false) => break,
-            Err(_) => return Err(ErasureError::List { line, rule: "it could not be read to its end; is the file whole?" }),
-        }
+    let mut lines = Lines { text: &text, at: 0, line: 1 };
+    let (mut rows, mut header_seen) = (0, false);
+    while csv.read_byte_record(&mut record).map_err(|_| unread(lines.line))? {
+        let line = lines.of(record.position().map_or(0, csv::Position::byte));
         if !header_seen {
             header_seen = true;
             if !is_header(&record) {
@@ -275,12 +299,31 @@ fn read_list(reader: impl Read, mut each: impl FnMut(u64, Row)) -> Result<(), Er
             continue;
         }
         rows += 1;
-        if rows > LIST_ROWS_MAX || record.position().is_some_and(|at| at.byte() > LIST_BYTES_MAX) {
-            return Err(ErasureError::List { line, rule: "the list is too long; split it" });
+        if rows > LIST_ROWS_MAX {
+            return Err(too_long(line));
         }
         each(line, read_row(&record));
     }
     if header_seen { Ok(()) } else { Err(ErasureError::List { line: 1, rule: "it is empty; the first line must be the header kind,identifier" }) }
+}
+
+/// Counts lines as an editor does. The parser's own count begins a row before the line ends and
+/// blank lines that it skips.
+struct Lines<'a> {
+    text: &'a [u8],
+    at: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    fn of(&mut self, byte: u64) -> u64 {
+        let begins = usize::try_from(byte).unwrap_or(usize::MAX).min(self.text.len());
+        let blank = self.text[begins..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let to = (begins + blank).max(self.at);
+        self.line += self.text[self.at..to].iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.at = to;
+        self.line
+    }
 }
 
 fn is_header(record: &csv::ByteRecord) -> bool {

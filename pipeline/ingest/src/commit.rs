@@ -28,11 +28,6 @@ impl Batch {
             }
         }
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.txns.is_empty()
-            && self.parts.iter().all(|part| part.rows.is_empty() && part.rejected.is_empty() && part.counted.is_empty())
-    }
 }
 
 /// Takes batches to the warehouse; owns the lease.

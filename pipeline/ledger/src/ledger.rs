@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ameles_core::{SharedClock, SharedRandom, SuppressionSet, SuppressionSource, SuppressionUnavailable};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row as _, SqlitePool};
+use sqlx::{Row as _, SqliteConnection, SqlitePool};
 
 use crate::act::{Act, Op};
 use crate::consents::KeptBook;
@@ -25,6 +25,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECTIONS_MAX: u32 = 4;
 /// Each format's change from the one before, in order.
 const MIGRATIONS: [&str; 1] = [include_str!("../migrations/0001_ledger.sql")];
+/// The format that this version writes.
+const KNOWN: i64 = MIGRATIONS.len() as i64;
 /// How long a suppression outlasts the last event it dropped, unless configured.
 const HORIZON_DAYS: u32 = 3 * 366;
 
@@ -183,42 +185,38 @@ impl Ledger {
     /// Brings the file to the present format and checks the keys; a new file gets its keys' check.
     async fn migrate(&self, new: bool) -> Result<(), LedgerError> {
         const DOING: &str = "bring the format up to date";
-        let now = self.inner.clock.now().micros();
-        let mut tx = self.inner.pool.begin_with("BEGIN IMMEDIATE").await.doing(DOING)?;
-        sqlx::query("CREATE TABLE IF NOT EXISTS versions (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT")
-            .execute(&mut *tx)
-            .await
-            .doing(DOING)?;
-        let found: i64 =
-            sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM versions").fetch_one(&mut *tx).await.doing(DOING)?;
-        let known = MIGRATIONS.len() as i64;
-        if found > known {
-            return Err(LedgerError::Newer { found, known });
-        }
-        for (version, sql) in (1_i64..).zip(MIGRATIONS).filter(|(version, _)| *version > found) {
-            sqlx::raw_sql(sql).execute(&mut *tx).await.doing(DOING)?;
-            sqlx::query("INSERT INTO versions (version, applied) VALUES (?, ?)")
-                .bind(version)
-                .bind(now)
+        // Without the write lock at first: opening must not wait for a long submission.
+        if new || version(&mut *self.inner.pool.acquire().await.doing(DOING)?).await? < KNOWN {
+            let now = self.inner.clock.now().micros();
+            let mut tx = self.inner.pool.begin_with("BEGIN IMMEDIATE").await.doing(DOING)?;
+            sqlx::query("CREATE TABLE IF NOT EXISTS versions (version INTEGER PRIMARY KEY, applied INTEGER NOT NULL) STRICT")
                 .execute(&mut *tx)
                 .await
                 .doing(DOING)?;
+            let found = version(&mut tx).await?;
+            for (number, sql) in (1_i64..).zip(MIGRATIONS).filter(|(number, _)| *number > found) {
+                sqlx::raw_sql(sql).execute(&mut *tx).await.doing(DOING)?;
+                sqlx::query("INSERT INTO versions (version, applied) VALUES (?, ?)")
+                    .bind(number)
+                    .bind(now)
+                    .execute(&mut *tx)
+                    .await
+                    .doing(DOING)?;
+            }
+            if new {
+                sqlx::query("INSERT INTO ledger (one, key_check, created, journal_mac) VALUES (1, ?, ?, ?) ON CONFLICT DO NOTHING")
+                    .bind(&self.inner.keys.check()[..])
+                    .bind(now)
+                    .bind(&[0_u8; 32][..])
+                    .execute(&mut *tx)
+                    .await
+                    .doing(DOING)?;
+            }
+            tx.commit().await.doing(DOING)?;
         }
-        if new {
-            sqlx::query("INSERT INTO ledger (one, key_check, created, journal_mac) VALUES (1, ?, ?, ?) ON CONFLICT DO NOTHING")
-                .bind(&self.inner.keys.check()[..])
-                .bind(now)
-                .bind(&[0_u8; 32][..])
-                .execute(&mut *tx)
-                .await
-                .doing(DOING)?;
-        }
-        let row = sqlx::query("SELECT key_check FROM ledger").fetch_optional(&mut *tx).await.doing(DOING)?;
-        let check: Vec<u8> = row.ok_or(LedgerError::Damaged("it was never finished"))?.try_get(0).doing(DOING)?;
-        if check != self.inner.keys.check() {
-            return Err(LedgerError::WrongKey);
-        }
-        tx.commit().await.doing(DOING)
+        let row = sqlx::query("SELECT key_check FROM ledger").fetch_optional(&self.inner.pool).await.doing("read the keys' check")?;
+        let check: Vec<u8> = row.ok_or(LedgerError::Damaged("it was never finished"))?.try_get(0).doing("read the keys' check")?;
+        if check == self.inner.keys.check() { Ok(()) } else { Err(LedgerError::WrongKey) }
     }
 
     /// Ends the connections; a later call on any clone fails.
@@ -233,6 +231,15 @@ impl SuppressionSource for Ledger {
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<Arc<SuppressionSet>, SuppressionUnavailable>> + Send + '_>> {
         Box::pin(async move { self.suppressions().await.map_err(|error| SuppressionUnavailable(Box::new(error))) })
     }
+}
+
+/// The file's format; refuses one that is newer than this version.
+async fn version(connection: &mut SqliteConnection) -> Result<i64, LedgerError> {
+    let found = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM versions")
+        .fetch_one(connection)
+        .await
+        .doing("read the format")?;
+    if found > KNOWN { Err(LedgerError::Newer { found, known: KNOWN }) } else { Ok(found) }
 }
 
 /// A lock whose holder cannot leave it half done: what is kept is replaced whole.

@@ -18,6 +18,7 @@ mod ledger;
 mod model;
 mod records;
 mod requests;
+mod runs;
 mod suppressions;
 mod token;
 mod tokens;

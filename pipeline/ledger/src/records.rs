@@ -1,4 +1,4 @@
-//! Report runs and saved settings.
+//! Report runs, saved settings, and counts of everything.
 
 use ameles_core::Timestamp;
 use serde_json::json;
@@ -8,7 +8,7 @@ use sqlx::{QueryBuilder, Row as _, Sqlite};
 use crate::act::{Act, Op};
 use crate::error::Doing as _;
 use crate::write::Write;
-use crate::{Ledger, LedgerError, NewReportRun, ReportRun, ReportRunId, validate};
+use crate::{Ledger, LedgerCounts, LedgerError, NewReportRun, ReportRun, ReportRunId, validate};
 
 const COLUMNS: &str = "SELECT id, name, period, scheduled, started, finished, folder, error, detail, actor FROM report_runs";
 
@@ -126,6 +126,36 @@ impl Ledger {
         let action = if value.is_some() { "setting_saved" } else { "setting_removed" };
         write.perform(vec![Act::new(actor, action, None, &json!({"key": key}), Op::Note)]).await?;
         write.commit().await
+    }
+
+    /// How many requests, suppressions, consents and tokens there are.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn counts(&self) -> Result<LedgerCounts, LedgerError> {
+        const DOING: &str = "count";
+        let row = sqlx::query(
+            "SELECT (SELECT COUNT(*) FROM requests WHERE state = 'pending'), (SELECT COUNT(*) FROM requests WHERE state = 'in_progress'), \
+             (SELECT COUNT(*) FROM requests WHERE state = 'completed'), (SELECT COUNT(*) FROM requests WHERE state = 'cancelled'), \
+             (SELECT COUNT(*) FROM requests WHERE state IN ('pending', 'in_progress') AND due < ?1), \
+             (SELECT COUNT(*) FROM suppressions), (SELECT COUNT(*) FROM consents), \
+             (SELECT COUNT(*) FROM tokens WHERE revoked IS NULL AND expires > ?1)",
+        )
+        .bind(self.inner.clock.now().micros())
+        .fetch_one(&self.inner.pool)
+        .await
+        .doing(DOING)?;
+        let count = |index: usize| row.try_get::<i64, _>(index).doing(DOING).map(|count| count.max(0) as u64);
+        Ok(LedgerCounts {
+            pending: count(0)?,
+            in_progress: count(1)?,
+            completed: count(2)?,
+            cancelled: count(3)?,
+            overdue: count(4)?,
+            suppressions: count(5)?,
+            consents: count(6)?,
+            tokens: count(7)?,
+        })
     }
 }
 

@@ -10,17 +10,15 @@ use std::sync::Arc;
 use ameles_core::{DeviceId, Month, SuppressionSet, SuppressionSource, Timestamp, UserId};
 use ameles_schemas::{Table, TableSchemas};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
-use arrow::compute::{SortColumn, SortOptions, filter_record_batch, lexsort_to_indices, take_record_batch};
+use arrow::compute::{SortColumn, SortOptions, filter_record_batch, lexsort_to_indices, nullif, take_record_batch};
 use arrow::datatypes::TimestampMicrosecondType;
-use async_trait::async_trait;
 use hashbrown::HashMap;
 
-use crate::commit::{Decision, Plan};
-use crate::files::{RunWriter, Written, column};
-use crate::lease::Gate;
-use crate::log::{Change, LogState, NewFile};
+use crate::append_plans::{EventsPlan, QuarantinePlan, RollUpPlan};
+use crate::files::{RunWriter, Written, column, optional_pseudonyms};
+use crate::log::NewFile;
 use crate::names::{self, Origin};
-use crate::rollup::{RolledUp, roll_up};
+use crate::rollup::roll_up;
 use crate::{StoreError, Warehouse, WriterLease, durable};
 
 /// A source's position: the commit that holds the batch moves it.
@@ -57,7 +55,7 @@ pub struct Appended {
 }
 
 /// The batch's files by table and month.
-type Files = HashMap<(Table, Month), Vec<NewFile>>;
+pub(crate) type Files = HashMap<(Table, Month), Vec<NewFile>>;
 
 impl WriterLease {
     /// Commits a batch; when it returns, the batch is durable.
@@ -77,11 +75,19 @@ impl WriterLease {
         let mut suppressed = drop_covered(&mut rest, &seen)?;
         loop {
             self.batch += 1;
+            // Its rejections stay counted; whose they were is not kept.
+            quarantine = quarantine.map(|rows| without_suppressed(&rows, &seen)).transpose()?;
             let rows = rest.iter().map(|(_, events)| events.num_rows() as u64).sum();
             let files = self.write_files(rest.clone(), quarantine.clone()).await?;
             self.warehouse.failpoint("append.files_written")?;
-            if quarantine.take().is_some() {
-                self.commit_quarantine(&files, &batch.txns).await?;
+            if let Some(rejected) = &quarantine {
+                if let Some(set) = self.commit_quarantine(&files, rejected, &batch.txns, suppressions, &seen).await? {
+                    self.delete(&files).await?;
+                    seen = set;
+                    suppressed += drop_covered(&mut rest, &seen)?;
+                    continue;
+                }
+                quarantine = None;
                 self.warehouse.failpoint("append.quarantine_committed")?;
             }
             let mut plan = EventsPlan {
@@ -134,29 +140,49 @@ impl WriterLease {
         .await?
     }
 
-    async fn commit_quarantine(&self, files: &Files, txns: &[Txn]) -> Result<(), StoreError> {
-        let mut plan = QuarantinePlan { lease: self, txns, add: of_table(files, Table::Quarantine), committed: false };
+    /// Gives the suppressions when they have come to name a device of the rows: nothing is committed then.
+    async fn commit_quarantine(
+        &self,
+        files: &Files,
+        rows: &RecordBatch,
+        txns: &[Txn],
+        suppressions: &dyn SuppressionSource,
+        seen: &Arc<SuppressionSet>,
+    ) -> Result<Option<Arc<SuppressionSet>>, StoreError> {
+        let add = of_table(files, Table::Quarantine);
+        let seen = Arc::clone(seen);
+        let mut plan = QuarantinePlan { lease: self, txns, suppressions, seen, rows, add, gate: None, changed: None, committed: false };
         self.warehouse.commit(Table::Quarantine, &mut plan).await?;
         if !plan.committed {
-            self.delete_files(Table::Quarantine, of_table(files, Table::Quarantine)).await?;
+            self.delete_files(Table::Quarantine, std::mem::take(&mut plan.add)).await?;
         }
-        Ok(())
+        Ok(plan.changed.take())
     }
 
+    /// The tables do not wait for each other: none is read with another.
     async fn commit_roll_up(&self, files: &Files) -> Result<(), StoreError> {
-        let steps = [(Table::Activity, "append.activity_committed"), (Table::Links, "append.links_committed"), (Table::Devices, "append.devices_committed")];
-        for (table, point) in steps {
-            let add = of_table(files, table);
-            if !add.is_empty() {
-                let mut plan = RollUpPlan { lease: self, files, table, kept: Vec::new() };
-                self.warehouse.commit(table, &mut plan).await?;
-                let kept = plan.kept;
-                let skipped = add.into_iter().filter(|file| !kept.contains(&file.path)).collect();
-                self.delete_files(table, skipped).await?;
-            }
-            self.warehouse.failpoint(point)?;
+        let steps = [
+            (Table::Activity, "append.activity_committed"),
+            (Table::Links, "append.links_committed"),
+            (Table::Devices, "append.devices_committed"),
+        ];
+        futures::future::try_join_all(steps.map(|(table, point)| async move {
+            self.commit_rolled_up(files, table).await?;
+            self.warehouse.failpoint(point)
+        }))
+        .await
+        .map(drop)
+    }
+
+    async fn commit_rolled_up(&self, files: &Files, table: Table) -> Result<(), StoreError> {
+        let add = of_table(files, table);
+        if add.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let mut plan = RollUpPlan { lease: self, files, table, kept: Vec::new() };
+        self.warehouse.commit(table, &mut plan).await?;
+        let skipped = add.into_iter().filter(|file| !plan.kept.contains(&file.path)).collect();
+        self.delete_files(table, skipped).await
     }
 
     async fn delete(&self, files: &Files) -> Result<(), StoreError> {
@@ -203,20 +229,46 @@ impl Writing {
         Ok(writer.finish()?.into_iter().map(|written: Written| written.file).collect())
     }
 
+    /// The run of events and its roll-up, side by side.
     fn month(&self, month: Month, events: &RecordBatch, files: &mut Files) -> Result<(), StoreError> {
         if files.contains_key(&(Table::Events, month)) {
             return Err(StoreError::Batch(format!("month {month} comes twice")));
         }
-        let rolled: RolledUp = roll_up(self.warehouse.tables(), month, events)?;
-        let mut rolled_up = Vec::new();
-        for table in [Table::Activity, Table::Links, Table::Devices] {
-            if let Some(rows) = rolled.of(table).filter(|rows| rows.num_rows() > 0) {
-                files.insert((table, month), self.write(table, month, rows, &[])?);
-                rolled_up.push(table);
-            }
+        let expected = self.tables_with_rows(events)?;
+        let (run, rolled) = std::thread::scope(|scope| {
+            let rolling = scope.spawn(|| self.roll_up(month, events));
+            let run = self.write(Table::Events, month, events, &expected);
+            (run, rolling.join())
+        });
+        let rolled = rolled.map_err(|_| StoreError::Batch("the roll-up panicked".into()))??;
+        let mut rolled_up: Vec<Table> = rolled.iter().map(|(table, _)| *table).collect();
+        rolled_up.sort_unstable();
+        if rolled_up != expected {
+            return Err(StoreError::Batch("the roll-up has rows in other tables than its run says".into()));
         }
-        files.insert((Table::Events, month), self.write(Table::Events, month, events, &rolled_up)?);
+        files.insert((Table::Events, month), run?);
+        files.extend(rolled.into_iter().map(|(table, files)| ((table, month), files)));
         Ok(())
+    }
+
+    /// The tables that the roll-up of events will have rows in, in order.
+    fn tables_with_rows(&self, events: &RecordBatch) -> Result<Vec<Table>, StoreError> {
+        let mut with_rows = vec![Table::Activity];
+        let tables = self.warehouse.tables();
+        if tables.has_user && column(events, "user")?.null_count() < events.num_rows() {
+            with_rows.push(Table::Links);
+        }
+        let types = column(events, "type")?.as_string_opt::<i32>().ok_or_else(|| StoreError::Batch("column type is no string".into()))?;
+        if types.iter().flatten().any(|event_type| tables.activates(event_type)) {
+            with_rows.push(Table::Devices);
+        }
+        Ok(with_rows)
+    }
+
+    fn roll_up(&self, month: Month, events: &RecordBatch) -> Result<Vec<(Table, Vec<NewFile>)>, StoreError> {
+        let rolled = roll_up(self.warehouse.tables(), month, events)?;
+        let with_rows = [Table::Activity, Table::Links, Table::Devices].into_iter().filter_map(|table| Some((table, rolled.of(table)?)));
+        with_rows.filter(|(_, rows)| rows.num_rows() > 0).map(|(table, rows)| Ok((table, self.write(table, month, rows, &[])?))).collect()
     }
 
     fn quarantine(&self, rows: &RecordBatch, files: &mut Files) -> Result<(), StoreError> {
@@ -229,7 +281,9 @@ impl Writing {
 
 /// The batch under the table's own schema; refuses other columns.
 fn conform(table: Table, schema: &arrow::datatypes::SchemaRef, rows: &RecordBatch) -> Result<RecordBatch, StoreError> {
-    if rows.num_columns() != schema.fields().len() || rows.schema().fields().iter().zip(schema.fields()).any(|(a, b)| a.name() != b.name() || a.data_type() != b.data_type()) {
+    if rows.num_columns() != schema.fields().len()
+        || rows.schema().fields().iter().zip(schema.fields()).any(|(a, b)| a.name() != b.name() || a.data_type() != b.data_type())
+    {
         return Err(StoreError::schema(table, "the batch has other columns than `file_schema`"));
     }
     Ok(RecordBatch::try_new(Arc::clone(schema), rows.columns().to_vec())?)
@@ -255,7 +309,8 @@ pub(crate) fn quarantine_by_month(rows: &RecordBatch) -> Result<Vec<(Month, Reco
 }
 
 fn times(column: &ArrayRef) -> Result<Vec<Timestamp>, StoreError> {
-    let column = column.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| StoreError::Batch("a time column is no timestamp".into()))?;
+    let column =
+        column.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| StoreError::Batch("a time column is no timestamp".into()))?;
     Ok(column.values().iter().map(|at| Timestamp::from_micros(*at)).collect())
 }
 
@@ -265,17 +320,43 @@ pub(crate) fn covered(events: &RecordBatch, set: &SuppressionSet) -> Result<Vec<
         return Ok(vec![false; events.num_rows()]);
     }
     let bad = |_| StoreError::Batch("a pseudonym has not 16 bytes".into());
-    let binary = |name: &str| column(events, name)?.as_binary_opt::<i32>().ok_or_else(|| StoreError::Batch(format!("column {name} is not binary")));
+    let binary =
+        |name: &str| column(events, name)?.as_binary_opt::<i32>().ok_or_else(|| StoreError::Batch(format!("column {name} is not binary")));
     let devices = binary("device")?;
     let users = if events.column_by_name("user").is_some() { Some(binary("user")?) } else { None };
     let at = times(column(events, "ts")?)?;
     (0..events.num_rows())
         .map(|row| {
             let device = DeviceId::from_slice(devices.value(row)).map_err(bad)?;
-            let user = users.filter(|users| !users.is_null(row)).map(|users| UserId::from_slice(users.value(row)).map_err(bad)).transpose()?;
+            let user =
+                users.filter(|users| !users.is_null(row)).map(|users| UserId::from_slice(users.value(row)).map_err(bad)).transpose()?;
             Ok(set.covers(device, user, at[row]))
         })
         .collect()
+}
+
+/// For each quarantine row whether a suppression covers its device.
+pub(crate) fn covered_rejections(rows: &RecordBatch, set: &SuppressionSet) -> Result<BooleanArray, StoreError> {
+    let devices = optional_pseudonyms(column(rows, "device")?, "device")?;
+    let at = times(column(rows, "at")?)?;
+    let covers = |(device, at): (Option<u128>, Timestamp)| {
+        Some(device.is_some_and(|device| set.covers(DeviceId::from_bytes(device.to_be_bytes()), None, at)))
+    };
+    Ok(devices.into_iter().zip(at).map(covers).collect())
+}
+
+/// Quarantine rows without the pseudonyms of suppressed devices.
+fn without_suppressed(rows: &RecordBatch, set: &SuppressionSet) -> Result<RecordBatch, StoreError> {
+    if set.is_empty() {
+        return Ok(rows.clone());
+    }
+    let covered = covered_rejections(rows, set)?;
+    let schema = rows.schema();
+    let columns = schema.fields().iter().zip(rows.columns()).map(|(field, column)| match field.name().as_str() {
+        "device" => nullif(column, &covered),
+        _ => Ok(Arc::clone(column)),
+    });
+    Ok(RecordBatch::try_new(Arc::clone(&schema), columns.collect::<Result<Vec<_>, _>>()?)?)
 }
 
 /// Drops covered rows and months that have none left; returns how many rows went.
@@ -292,121 +373,6 @@ fn drop_covered(events: &mut Vec<(Month, RecordBatch)>, set: &SuppressionSet) ->
     }
     events.retain(|(_, events)| events.num_rows() > 0);
     Ok(dropped)
-}
-
-fn writer_app(lease: &WriterLease) -> String {
-    format!("writer:{}", lease.id)
-}
-
-/// The events of a batch, with the positions of its sources.
-struct EventsPlan<'a> {
-    lease: &'a WriterLease,
-    txns: &'a [Txn],
-    suppressions: &'a dyn SuppressionSource,
-    seen: Arc<SuppressionSet>,
-    rest: &'a [(Month, RecordBatch)],
-    add: Vec<NewFile>,
-    gate: Option<Gate>,
-    changed: Option<Arc<SuppressionSet>>,
-}
-
-#[async_trait]
-impl Plan for EventsPlan<'_> {
-    async fn decide(&mut self, state: &Arc<LogState>) -> Result<Decision, StoreError> {
-        self.gate = None;
-        let lease = self.lease;
-        let writer = writer_app(lease);
-        let batch = i64::try_from(lease.batch).unwrap_or(i64::MAX);
-        if state.txns.get(&writer) == Some(&batch) {
-            return Ok(Decision::Done);
-        }
-        for txn in self.txns {
-            let found = state.txns.get(&txn.app).copied();
-            if found != txn.before {
-                return Err(StoreError::TxnMoved { app: txn.app.clone(), expected: txn.before, found });
-            }
-        }
-        if self.add.is_empty() && self.txns.is_empty() {
-            return Ok(Decision::Done);
-        }
-        // From this look on until the commit an erasure waits at the gate.
-        let gate = lease.warehouse.gate().await?;
-        let set = self.suppressions.current().await?;
-        if set.sequence() != self.seen.sequence() {
-            for (_, events) in self.rest {
-                if covered(events, &set)?.contains(&true) {
-                    self.changed = Some(set);
-                    return Ok(Decision::Done);
-                }
-            }
-            self.seen = set;
-        }
-        self.gate = Some(gate);
-        let mut txns = vec![(writer, batch)];
-        txns.extend(self.txns.iter().map(|txn| (txn.app.clone(), txn.after)));
-        Ok(Decision::Commit(Change { operation: "append", data_change: true, add: self.add.clone(), txns, ..Change::default() }))
-    }
-}
-
-/// The quarantine of a batch; skipped when a replay brings it again.
-struct QuarantinePlan<'a> {
-    lease: &'a WriterLease,
-    txns: &'a [Txn],
-    add: Vec<NewFile>,
-    committed: bool,
-}
-
-#[async_trait]
-impl Plan for QuarantinePlan<'_> {
-    async fn decide(&mut self, state: &Arc<LogState>) -> Result<Decision, StoreError> {
-        let writer = writer_app(self.lease);
-        let batch = i64::try_from(self.lease.batch).unwrap_or(i64::MAX);
-        if state.txns.get(&writer) == Some(&batch) {
-            self.committed = true;
-            return Ok(Decision::Done);
-        }
-        let passed = |txn: &Txn| state.txns.get(&txn.app).is_some_and(|at| *at >= txn.after);
-        if !self.txns.is_empty() && self.txns.iter().all(passed) {
-            return Ok(Decision::Done);
-        }
-        self.committed = true;
-        let mut txns = vec![(writer, batch)];
-        txns.extend(self.txns.iter().map(|txn| (txn.app.clone(), txn.after)));
-        Ok(Decision::Commit(Change { operation: "append", data_change: true, add: self.add.clone(), txns, ..Change::default() }))
-    }
-}
-
-/// The roll-up of a batch, of the months whose events are still the batch's own run: a rewrite has rolled up the others.
-struct RollUpPlan<'a> {
-    lease: &'a WriterLease,
-    files: &'a Files,
-    table: Table,
-    kept: Vec<String>,
-}
-
-#[async_trait]
-impl Plan for RollUpPlan<'_> {
-    async fn decide(&mut self, state: &Arc<LogState>) -> Result<Decision, StoreError> {
-        let app = format!("rollup:{}", self.lease.id);
-        let batch = i64::try_from(self.lease.batch).unwrap_or(i64::MAX);
-        if state.txns.get(&app) == Some(&batch) {
-            return Ok(Decision::Done);
-        }
-        // Read after `state`: a rewrite that replaced the run after this has not committed to this table before it, so the entry is taken and this tries again.
-        let events = self.lease.warehouse.refresh(Table::Events).await?;
-        let live = |month: Month| self.files.get(&(Table::Events, month)).is_some_and(|files| files.iter().all(|file| events.is_live(&file.path)));
-        let mut add: Vec<NewFile> = Vec::new();
-        for ((table, month), files) in self.files {
-            if *table == self.table && live(*month) {
-                add.extend(files.iter().cloned());
-            }
-        }
-        self.kept = add.iter().map(|file| file.path.clone()).collect();
-        if add.is_empty() {
-            return Ok(Decision::Done);
-        }
-        Ok(Decision::Commit(Change { operation: "roll-up", data_change: true, add, txns: vec![(app, batch)], ..Change::default() }))
-    }
 }
 
 /// The batch that a file belongs to.

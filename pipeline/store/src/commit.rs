@@ -11,6 +11,7 @@ use std::time::Duration;
 use ameles_schemas::Table;
 use async_trait::async_trait;
 
+use crate::entry::{entry_bytes, put_entry};
 use crate::log::{self, Change, LogState};
 use crate::{StoreError, Warehouse};
 
@@ -72,9 +73,9 @@ impl Warehouse {
     async fn put_entry(&self, table: Table, state: &LogState, change: &Change) -> Result<bool, StoreError> {
         let version = state.version + 1;
         let nonce = uuid::Uuid::new_v4().to_string();
-        let bytes = log::entry_bytes(table, state, change, &nonce, self.clock().now());
+        let bytes = entry_bytes(table, state, change, &nonce, self.clock().now());
         let folder = self.table_folder(table);
-        tokio::task::spawn_blocking(move || match log::put_entry(&folder, version, &bytes) {
+        tokio::task::spawn_blocking(move || match put_entry(&folder, version, &bytes) {
             Ok(created) => Ok(created),
             Err(source) => {
                 let path = log::entry_path(&folder, version);
@@ -82,7 +83,11 @@ impl Warehouse {
                     // The nonce makes the bytes ours alone: it is there. Its directory may not be on the disk yet.
                     Ok(found) if found == bytes => {
                         let synced = crate::durable::sync_directory(&log::log_folder(&folder));
-                        synced.map(|()| true).map_err(|source| StoreError::Io { doing: "syncing", path: path.display().to_string(), source })
+                        synced.map(|()| true).map_err(|source| StoreError::Io {
+                            doing: "syncing",
+                            path: path.display().to_string(),
+                            source,
+                        })
                     }
                     _ => Err(StoreError::Io { doing: "committing", path: path.display().to_string(), source }),
                 }

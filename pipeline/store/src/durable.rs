@@ -20,8 +20,8 @@ use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
-    PutResult, Result, UploadPart,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult, Result, UploadPart,
 };
 
 /// What is to happen when the file is there already.
@@ -127,7 +127,9 @@ impl DurableStore {
         let done = tokio::task::spawn_blocking(move || put_file(&path, &chunks, if_there)).await;
         match done.map_err(|source| object_store::Error::JoinError { source })? {
             Ok(()) => Ok(PutResult { e_tag: None, version: None }),
-            Err(source) if source.kind() == io::ErrorKind::AlreadyExists => Err(object_store::Error::AlreadyExists { path: shown, source: source.into() }),
+            Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {
+                Err(object_store::Error::AlreadyExists { path: shown, source: source.into() })
+            }
             Err(source) => Err(object_store::Error::Generic { store: "durable", source: source.into() }),
         }
     }
@@ -145,7 +147,9 @@ impl ObjectStore for DurableStore {
         match opts.mode {
             PutMode::Overwrite => self.durably(location, payload, IfThere::Replace).await,
             PutMode::Create => self.durably(location, payload, IfThere::Fail).await,
-            PutMode::Update(_) => Err(object_store::Error::NotImplemented { operation: "put with PutMode::Update".into(), implementer: self.to_string() }),
+            PutMode::Update(_) => {
+                Err(object_store::Error::NotImplemented { operation: "put with PutMode::Update".into(), implementer: self.to_string() })
+            }
         }
     }
 
@@ -248,7 +252,10 @@ mod tests {
         let store = DurableStore::new();
         let at = |name: &str| Path::from_absolute_path(folder.path().join(name)).unwrap();
         store.put_opts(&at("x"), "one".into(), PutMode::Create.into()).await.unwrap();
-        assert!(matches!(store.put_opts(&at("x"), "two".into(), PutMode::Create.into()).await, Err(object_store::Error::AlreadyExists { .. })));
+        assert!(matches!(
+            store.put_opts(&at("x"), "two".into(), PutMode::Create.into()).await,
+            Err(object_store::Error::AlreadyExists { .. })
+        ));
         store.rename(&at("x"), &at("y")).await.unwrap();
         assert!(store.copy_if_not_exists(&at("y"), &at("y")).await.is_err());
         let mut upload = store.put_multipart(&at("z")).await.unwrap();

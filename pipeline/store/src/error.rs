@@ -31,7 +31,9 @@ pub enum StoreError {
         table: &'static str,
     },
     /// The surviving rows of a rewrite are not the rows that should survive.
-    #[error("rewriting {table} of {month} would have changed rows that must stay; nothing was committed; keep the warehouse as it is and report this")]
+    #[error(
+        "rewriting {table} of {month} would have changed rows that must stay; nothing was committed; keep the warehouse as it is and report this"
+    )]
     Integrity {
         /// The table.
         table: &'static str,
@@ -100,13 +102,13 @@ pub enum StoreError {
     #[error("the warehouse's storage failed")]
     Storage(#[from] object_store::Error),
     /// Delta failed.
-    #[error("delta")]
+    #[error("the Delta table could not be read by delta-rs, or no checkpoint be written")]
     Delta(#[from] deltalake_core::DeltaTableError),
     /// Arrow failed.
-    #[error("arrow")]
+    #[error("a batch of rows could not be put together")]
     Arrow(#[from] arrow::error::ArrowError),
     /// Parquet failed.
-    #[error("parquet")]
+    #[error("a Parquet file could not be written or read")]
     Parquet(#[from] parquet::errors::ParquetError),
     /// DataFusion failed.
     #[error("reading a view")]

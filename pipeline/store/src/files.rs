@@ -16,7 +16,9 @@ use arrow::datatypes::{DataType, Int32Type, SchemaRef, TimestampMicrosecondType}
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
+};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
@@ -48,14 +50,17 @@ fn properties(table: Table, schema: &SchemaRef) -> WriterProperties {
         let path = ColumnPath::from(field.name().as_str());
         match field.data_type() {
             DataType::Binary => {
-                properties = properties.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path.clone(), Encoding::DELTA_BYTE_ARRAY);
+                // Neighbours share their first bytes only where the file is sorted by the column.
+                let encoding = if table.sort_columns()[0] == field.name() { Encoding::DELTA_BYTE_ARRAY } else { Encoding::PLAIN };
+                properties = properties.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path.clone(), encoding);
                 // Pages are found by device; nothing looks for pages by any other pseudonym.
                 if located_by.is_none_or(|column| *column != field.name().as_str()) {
                     properties = properties.set_column_statistics_enabled(path, EnabledStatistics::None);
                 }
             }
             DataType::Timestamp(..) => {
-                properties = properties.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+                properties =
+                    properties.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
             }
             _ => {}
         }
@@ -148,8 +153,11 @@ impl<'a> RunWriter<'a> {
         let path = (self.name)(part);
         let at = self.folder.join(&path);
         // No name is ever used twice, so there must be none like it.
-        durable::put_file(&at, std::slice::from_ref(&bytes), IfThere::Fail)
-            .map_err(|source| StoreError::Io { doing: "writing", path: at.display().to_string(), source })?;
+        durable::put_file(&at, std::slice::from_ref(&bytes), IfThere::Fail).map_err(|source| StoreError::Io {
+            doing: "writing",
+            path: at.display().to_string(),
+            source,
+        })?;
         let bounds = |(first, last)| (Timestamp::from_micros(first), Timestamp::from_micros(last));
         let file = NewFile { path, size: bytes.len() as u64, rows: open.rows, ts: open.ts.map(bounds), range: open.range };
         self.written.push(Written { file, sha256: sha256(&bytes) });
@@ -246,7 +254,8 @@ impl RunReader {
         let path = self.folder.join(&file.path);
         let opened = File::open(&path).map_err(|source| StoreError::Io { doing: "opening", path: path.display().to_string(), source })?;
         let policy = if self.devices.is_some() { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
-        let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(opened, ArrowReaderOptions::new().with_page_index_policy(policy))?;
+        let builder =
+            ParquetRecordBatchReaderBuilder::try_new_with_options(opened, ArrowReaderOptions::new().with_page_index_policy(policy))?;
         let wanted = builder.schema().fields().iter().enumerate().filter(|(_, field)| self.schema.field_with_name(field.name()).is_ok());
         let mask = ProjectionMask::roots(builder.parquet_schema(), wanted.map(|(at, _)| at));
         let mut rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or_default();
@@ -308,7 +317,8 @@ fn adapt(batch: &RecordBatch, schema: &SchemaRef, path: &str) -> Result<RecordBa
             Some(column) if column.data_type() == field.data_type() => Arc::clone(column),
             Some(column) => compute::cast(column, field.data_type())?,
             None if field.is_nullable() => new_null_array(field.data_type(), batch.num_rows()),
-            None => zeros(batch, field.data_type()).ok_or_else(|| StoreError::File { path: path.to_owned(), what: format!("it has no column {}", field.name()) })?,
+            None => zeros(batch, field.data_type())
+                .ok_or_else(|| StoreError::File { path: path.to_owned(), what: format!("it has no column {}", field.name()) })?,
         };
         columns.push(column);
     }

@@ -57,7 +57,13 @@ impl<'a> Folded<'a> {
     /// `runs` give the columns of `columns_to_read`.
     pub(crate) fn new(tables: &TableSchemas, table: Table, wanted: SchemaRef, runs: Vec<Box<dyn Rows + 'a>>) -> Self {
         let read = columns_to_read(tables, table, &wanted);
-        let attributes = read.fields().iter().enumerate().filter(|(_, field)| tables.dimension_index(field.name()).is_some()).map(|(at, _)| at).collect();
+        let attributes = read
+            .fields()
+            .iter()
+            .enumerate()
+            .filter(|(_, field)| tables.dimension_index(field.name()).is_some())
+            .map(|(at, _)| at)
+            .collect();
         let merger = Merger::new(runs, Box::new(move |_, batch: &RecordBatch| Ok((keys(table, batch)?, ()))));
         Self { merger, how: Columns { table, read, wanted, attributes } }
     }
@@ -108,8 +114,12 @@ impl Columns {
             } else {
                 match field.name().as_str() {
                     "days" => Arc::new(Int32Array::from_iter_values(groups.iter().map(|group| days(merger, at, group) as i32))),
-                    "first_ts" => times(groups.iter().map(|group| group.iter().map(|place| time(merger, at, *place)).min().unwrap_or_default())),
-                    "last_ts" => times(groups.iter().map(|group| group.iter().map(|place| time(merger, at, *place)).max().unwrap_or_default())),
+                    "first_ts" => {
+                        times(groups.iter().map(|group| group.iter().map(|place| time(merger, at, *place)).min().unwrap_or_default()))
+                    }
+                    "last_ts" => {
+                        times(groups.iter().map(|group| group.iter().map(|place| time(merger, at, *place)).max().unwrap_or_default()))
+                    }
                     _ if matches!(field.data_type(), DataType::List(_)) => self.measure(merger, at, field.data_type(), &groups)?,
                     _ => {
                         let chosen = chosen.get_or_insert_with(|| groups.iter().map(|group| self.choose(merger, group)).collect());
@@ -132,7 +142,11 @@ impl Columns {
         let compare = |a: Place, b: Place| {
             let by_time = time(merger, ts, a).cmp(&time(merger, ts, b)).then_with(|| bytes(merger, key, a).cmp(&bytes(merger, key, b)));
             let by_time = if earliest { by_time.reverse() } else { by_time };
-            by_time.then_with(|| self.attributes.iter().fold(Ordering::Equal, |order, at| order.then_with(|| text(merger, *at, a).cmp(&text(merger, *at, b)))))
+            by_time.then_with(|| {
+                self.attributes
+                    .iter()
+                    .fold(Ordering::Equal, |order, at| order.then_with(|| text(merger, *at, a).cmp(&text(merger, *at, b))))
+            })
         };
         group.iter().copied().reduce(|a, b| if compare(b, a) == Ordering::Greater { b } else { a }).unwrap_or(group[0])
     }
@@ -157,7 +171,12 @@ impl Columns {
             values.extend((0..32).filter(|day| all >> day & 1 == 1).map(|day| sums[day]));
             lengths.push(all.count_ones() as usize);
         }
-        Ok(Arc::new(ListArray::try_new(Arc::clone(element), OffsetBuffer::from_lengths(lengths), Arc::new(Int32Array::from(values)), None)?))
+        Ok(Arc::new(ListArray::try_new(
+            Arc::clone(element),
+            OffsetBuffer::from_lengths(lengths),
+            Arc::new(Int32Array::from(values)),
+            None,
+        )?))
     }
 }
 

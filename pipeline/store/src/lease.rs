@@ -187,10 +187,10 @@ impl Warehouse {
         let path = folder(self).join("commits.lock");
         tokio::task::spawn_blocking(move || {
             let file = open_lock(&path)?;
-            rustix::fs::flock(&file, operation).map_err(|errno| StoreError::Lock { path: path.display().to_string(), source: errno.into() })?;
+            rustix::fs::flock(&file, operation)
+                .map_err(|errno| StoreError::Lock { path: path.display().to_string(), source: errno.into() })?;
             Ok(Gate(file))
         })
         .await?
     }
 }
-

@@ -8,15 +8,18 @@
 
 mod affected;
 mod append;
+mod append_plans;
 mod commit;
 mod durable;
+mod entry;
 mod error;
-mod files;
 #[doc(hidden)]
 pub mod failpoints;
+mod files;
 mod fold;
 mod lease;
 mod log;
+mod merge;
 mod names;
 mod provider;
 mod purge;
@@ -26,7 +29,6 @@ pub mod rollup;
 mod rows;
 mod settle;
 mod snapshot;
-mod merge;
 pub mod verify;
 mod view;
 mod warehouse;

@@ -15,13 +15,10 @@ use ameles_core::Timestamp;
 use ameles_schemas::Table;
 use arrow::array::{Array, AsArray, StructArray};
 use arrow::datatypes::Int64Type;
-use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::durable::{self, IfThere};
 use crate::names::{self, Origin};
 use crate::{DataFile, StoreError};
 
@@ -37,7 +34,7 @@ pub(crate) struct LogState {
     pub(crate) tombstones: HashMap<String, i64>,
     /// The `metaData` action's schema and id.
     pub(crate) schema: String,
-    id: String,
+    pub(crate) id: String,
     last_modified_ms: i64,
 }
 
@@ -107,15 +104,15 @@ struct MetadataLine {
 /// Row count and time range: all that the log tells of a file's content.
 #[derive(Serialize, Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
-struct Stats {
-    num_records: u64,
+pub(crate) struct Stats {
+    pub(crate) num_records: u64,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    min_values: BTreeMap<String, String>,
+    pub(crate) min_values: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    max_values: BTreeMap<String, String>,
+    pub(crate) max_values: BTreeMap<String, String>,
 }
 
-const fn time_column(table: Table) -> Option<&'static str> {
+pub(crate) const fn time_column(table: Table) -> Option<&'static str> {
     match table {
         Table::Events => Some("ts"),
         Table::Quarantine => Some("at"),
@@ -273,8 +270,10 @@ impl LogState {
 
     fn add(&mut self, table: Table, version: i64, add: AddLine) -> Result<(), StoreError> {
         let damaged = |what: &str| StoreError::Log { table: table.as_str(), version, what: what.to_owned() };
-        let name = names::parse(&add.path).ok_or_else(|| damaged("a file was added that Ameles has not written; restore the table to a version without it"))?;
-        let stats: Stats = serde_json::from_str(add.stats.as_deref().unwrap_or_default()).map_err(|_| damaged("a file has no row count"))?;
+        let name = names::parse(&add.path)
+            .ok_or_else(|| damaged("a file was added that Ameles has not written; restore the table to a version without it"))?;
+        let stats: Stats =
+            serde_json::from_str(add.stats.as_deref().unwrap_or_default()).map_err(|_| damaged("a file has no row count"))?;
         let bound = |values: &BTreeMap<String, String>| time_column(table).and_then(|column| values.get(column)?.parse::<Timestamp>().ok());
         let settled = match &name.origin {
             Origin::Settled { generation, .. } => Some(generation.clone()),
@@ -362,74 +361,4 @@ fn number(action: &StructArray, field: &str, row: usize) -> Option<i64> {
         return None;
     }
     column.as_primitive_opt::<Int64Type>().map(|numbers| numbers.value(row))
-}
-
-/// The bytes of the log entry after `state`.
-pub(crate) fn entry_bytes(table: Table, state: &LogState, change: &Change, nonce: &str, now: Timestamp) -> Bytes {
-    let now_ms = now.micros() / 1_000;
-    let modified_ms = state.next_modification_ms(now);
-    let mode = if change.remove.is_empty() { "Append" } else { "Overwrite" };
-    let mut text = String::new();
-    let mut line = |value: Value| {
-        text.push_str(&value.to_string());
-        text.push('\n');
-    };
-    // The operation is a neutral one: delta-rs's own DELETE would write its predicate, the very identifier, into the log.
-    line(json!({"commitInfo": {
-        "timestamp": now_ms, "operation": "WRITE", "operationParameters": {"mode": mode, "partitionBy": "[\"month\"]"},
-        "engineInfo": concat!("ameles/", env!("CARGO_PKG_VERSION")), "amelesStep": change.operation, "amelesCommit": nonce,
-    }}));
-    if state.version < 0 {
-        line(json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}));
-    }
-    if let Some(schema) = &change.schema {
-        let id = if state.id.is_empty() { nonce } else { &state.id };
-        // Nothing cleans the log but a purge: it keeps what crash recovery still reads.
-        let configuration = json!({"delta.enableExpiredLogCleanup": "false", "delta.enableChangeDataFeed": "false"});
-        line(json!({"metaData": {
-            "id": id, "name": table.as_str(), "format": {"provider": "parquet", "options": {}}, "schemaString": schema,
-            "partitionColumns": ["month"], "configuration": configuration, "createdTime": now_ms,
-        }}));
-    }
-    for (app, version) in &change.txns {
-        line(json!({"txn": {"appId": app, "version": version, "lastUpdated": now_ms}}));
-    }
-    let removed: HashMap<&str, &DataFile> = state.files.iter().map(|file| (file.path.as_str(), file)).collect();
-    for path in &change.remove {
-        let file = removed.get(path.as_str());
-        line(json!({"remove": {
-            "path": path, "deletionTimestamp": now_ms, "dataChange": change.data_change, "extendedFileMetadata": true,
-            "partitionValues": {"month": file.map(|file| names::partition_value(file.month))}, "size": file.map(|file| file.size),
-        }}));
-    }
-    for file in &change.add {
-        let mut stats = Stats { num_records: file.rows, ..Stats::default() };
-        if let (Some(column), Some((first, last))) = (time_column(table), file.ts) {
-            stats.min_values.insert(column.to_owned(), first.to_string());
-            stats.max_values.insert(column.to_owned(), last.to_string());
-        }
-        let name = names::parse(&file.path);
-        let mut tags = serde_json::Map::new();
-        if let Some(Origin::Settled { generation, .. }) = name.as_ref().map(|name| &name.origin) {
-            tags.insert("ameles.settled".into(), json!(generation));
-        }
-        if let Some((first, last)) = file.range {
-            tags.insert("ameles.range".into(), json!(format!("{first:04x}-{last:04x}")));
-        }
-        line(json!({"add": {
-            "path": file.path, "partitionValues": {"month": name.map(|name| names::partition_value(name.month))}, "size": file.size,
-            "modificationTime": modified_ms, "dataChange": change.data_change,
-            "stats": serde_json::to_string(&stats).unwrap_or_default(), "tags": tags,
-        }}));
-    }
-    Bytes::from(text)
-}
-
-/// Creates the entry of `version`; false when another writer has.
-pub(crate) fn put_entry(folder: &Path, version: i64, bytes: &Bytes) -> io::Result<bool> {
-    match durable::put_file(&entry_path(folder, version), std::slice::from_ref(bytes), IfThere::Fail) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error),
-    }
 }

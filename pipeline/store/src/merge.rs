@@ -133,7 +133,8 @@ impl<'a, E> Merger<'a, E> {
         }
         // Long stretches of one run (a settled month with a few new rows) are copied as such.
         if segments.len() * 16 <= places.len() {
-            let slices: Vec<ArrayRef> = segments.iter().map(|(slot, start, len)| self.array(*slot, column).slice(*start as usize, *len as usize)).collect();
+            let slices: Vec<ArrayRef> =
+                segments.iter().map(|(slot, start, len)| self.array(*slot, column).slice(*start as usize, *len as usize)).collect();
             let slices: Vec<&dyn Array> = slices.iter().map(AsRef::as_ref).collect();
             if !slices.is_empty() {
                 return Ok(concat(&slices)?);

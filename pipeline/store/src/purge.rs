@@ -125,8 +125,13 @@ impl Maintainer {
                 return Err(StoreError::Log { table: table.as_str(), version, what: "its checkpoint is not there".into() });
             }
             // In ascending order: a reader takes a missing next entry for the end only while its present one is there.
-            let entries = now_there.entries.into_iter().filter(|entry| *entry < version).map(|entry| log_folder.join(format!("{entry:020}.json")));
-            let checkpoints = now_there.checkpoints.into_iter().filter(|old| *old < version).map(|old| log_folder.join(format!("{old:020}.checkpoint.parquet")));
+            let entries =
+                now_there.entries.into_iter().filter(|entry| *entry < version).map(|entry| log_folder.join(format!("{entry:020}.json")));
+            let checkpoints = now_there
+                .checkpoints
+                .into_iter()
+                .filter(|old| *old < version)
+                .map(|old| log_folder.join(format!("{old:020}.checkpoint.parquet")));
             let old: Vec<PathBuf> = entries.chain(checkpoints).collect();
             deleted += tokio::task::spawn_blocking(move || durable::delete_files(&old)).await?.map_err(io)?;
         }
@@ -145,7 +150,9 @@ fn list(warehouse: &Warehouse) -> Result<Vec<Found>, StoreError> {
         let io = |source| StoreError::Io { doing: "listing", path: folder.display().to_string(), source };
         for partition in fs::read_dir(&folder).map_err(io)? {
             let partition = partition.map_err(io)?;
-            let (true, Some(partition_name)) = (partition.path().is_dir(), partition.file_name().to_str().map(str::to_owned)) else { continue };
+            let (true, Some(partition_name)) = (partition.path().is_dir(), partition.file_name().to_str().map(str::to_owned)) else {
+                continue;
+            };
             if partition_name == "_delta_log" {
                 continue;
             }
@@ -191,7 +198,10 @@ struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     fn new(snapshot: &'a Snapshot, dead: &'a HashMap<String, bool>, grace: i64, now: Timestamp) -> Self {
-        let runs = snapshot.files(Table::Events).iter().filter_map(|file| batch_of(&file.origin).map(|(lease, batch)| (file.month, lease.to_owned(), batch)));
+        let runs = snapshot
+            .files(Table::Events)
+            .iter()
+            .filter_map(|file| batch_of(&file.origin).map(|(lease, batch)| (file.month, lease.to_owned(), batch)));
         Self { snapshot, dead, live_runs: runs.collect(), grace, now }
     }
 
@@ -210,7 +220,9 @@ impl<'a> Judge<'a> {
             // Only this maintainer writes settled files, and it is not rewriting now.
             Origin::Settled { .. } => Fate::Delete,
             Origin::Run { lease, batch, .. } => {
-                if self.dead.get(lease).copied().unwrap_or(false) || (!file.staged && self.is_past(file.table, file.name.month, lease, *batch)) {
+                if self.dead.get(lease).copied().unwrap_or(false)
+                    || (!file.staged && self.is_past(file.table, file.name.month, lease, *batch))
+                {
                     Fate::Delete
                 } else {
                     Fate::Keep
@@ -221,11 +233,16 @@ impl<'a> Judge<'a> {
 
     /// Whether a living lease can no longer commit an unreferenced file.
     fn is_past(&self, table: Table, month: Month, lease: &str, batch: u64) -> bool {
-        let reached = |table: Table, app: &str| self.snapshot.txn(table, &format!("{app}:{lease}")).is_some_and(|at| u64::try_from(at).is_ok_and(|at| at >= batch));
+        let reached = |table: Table, app: &str| {
+            self.snapshot.txn(table, &format!("{app}:{lease}")).is_some_and(|at| u64::try_from(at).is_ok_and(|at| at >= batch))
+        };
         match table {
             Table::Events | Table::Quarantine => reached(table, "writer"),
             // Its events have been rewritten since: the writer will see that and leave the roll-up out.
-            _ => reached(table, "rollup") || (reached(Table::Events, "writer") && !self.live_runs.contains(&(month, lease.to_owned(), batch))),
+            _ => {
+                reached(table, "rollup")
+                    || (reached(Table::Events, "writer") && !self.live_runs.contains(&(month, lease.to_owned(), batch)))
+            }
         }
     }
 }

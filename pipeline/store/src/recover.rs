@@ -39,7 +39,9 @@ fn months_out_of_line(warehouse: &Warehouse, snapshot: &Snapshot) -> Result<BTre
     let mut months = BTreeSet::new();
     for table in derived_tables(warehouse.tables()) {
         let all: BTreeSet<Month> = snapshot.months(Table::Events).union(&snapshot.months(table)).copied().collect();
-        months.extend(all.into_iter().filter(|month| snapshot.txn(table, &round_app(*month)) != snapshot.txn(Table::Events, &round_app(*month))));
+        months.extend(
+            all.into_iter().filter(|month| snapshot.txn(table, &round_app(*month)) != snapshot.txn(Table::Events, &round_app(*month))),
+        );
         for file in not_rolled_up(snapshot, table) {
             // A living writer is about to commit it.
             if let Some((lease, _)) = batch_of(&file.origin)

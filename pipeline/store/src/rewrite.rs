@@ -99,6 +99,15 @@ impl Maintainer {
         if spec.suppressed.is_empty() && is_as_wanted(&snapshot, warehouse, month, spec.closed) {
             return Ok(MonthRewrite { rows_after: inputs.iter().map(|file| file.rows).sum(), ..MonthRewrite::default() });
         }
+        let round_of = |table: Table| snapshot.txn(table, &round_app(month));
+        for table in derived_tables(warehouse.tables()) {
+            // A rewrite that was interrupted differs in its round. Otherwise the events have expired: nothing can be made anew from them.
+            if inputs.is_empty() && !snapshot.month_files(table, month).is_empty() && round_of(table) == round_of(Table::Events) {
+                return Err(StoreError::Batch(format!(
+                    "{month} has rows in {table} but no events; rows of expired months cannot be erased yet"
+                )));
+            }
+        }
         let (sender, mut read) = tokio::sync::mpsc::unbounded_channel();
         let job = Job {
             warehouse: warehouse.clone(),
@@ -125,11 +134,22 @@ impl Maintainer {
         let data_change = duplicates > 0 || settled.erased > 0;
         let mut tables = Vec::new();
         for table in Table::ALL.into_iter().filter(|table| settled.files.contains_key(table)) {
-            let mut plan = MonthPlan { warehouse, table, month, round, data_change, inputs: &inputs, written: &settled.files[&table], removed: Vec::new() };
+            let mut plan = MonthPlan {
+                warehouse,
+                table,
+                month,
+                round,
+                data_change,
+                inputs: &inputs,
+                written: &settled.files[&table],
+                removed: Vec::new(),
+            };
             let landed = warehouse.commit(table, &mut plan).await?;
             let removed = std::mem::take(&mut plan.removed);
             let folder = warehouse.table_folder(table);
-            let hashed = tokio::task::spawn_blocking(move || removed.iter().map(|file| evidence(&folder, file)).collect::<Result<Vec<_>, _>>()).await??;
+            let hashed =
+                tokio::task::spawn_blocking(move || removed.iter().map(|file| evidence(&folder, file)).collect::<Result<Vec<_>, _>>())
+                    .await??;
             tables.push(TableChange::new(table, landed, hashed, settled.files[&table].iter().map(Written::evidence).collect()));
             warehouse.failpoint(match table {
                 Table::Events => "rewrite.events_committed",
@@ -206,9 +226,9 @@ fn is_as_wanted(snapshot: &Snapshot, warehouse: &Warehouse, month: Month, closed
     let inputs = snapshot.month_files(Table::Events, month);
     let keys_gone = |file: &DataFile| matches!(file.origin, Origin::Settled { keys: Keys::Dropped, .. });
     let app = round_app(month);
-    let derived_in_line = derived_tables(warehouse.tables()).into_iter().all(|table| {
-        one_generation(snapshot.month_files(table, month)) && snapshot.txn(table, &app) == snapshot.txn(Table::Events, &app)
-    });
+    let derived_in_line = derived_tables(warehouse.tables())
+        .into_iter()
+        .all(|table| one_generation(snapshot.month_files(table, month)) && snapshot.txn(table, &app) == snapshot.txn(Table::Events, &app));
     one_generation(inputs) && derived_in_line && (!closed || inputs.iter().all(keys_gone))
 }
 
@@ -257,11 +277,23 @@ struct Erased {
     written: Vec<Written>,
 }
 
-fn erase_devices(folder: &Path, schema: &SchemaRef, files: &[DataFile], devices: &Arc<Vec<[u8; 16]>>, generation: &str) -> Result<Erased, StoreError> {
+fn erase_devices(
+    folder: &Path,
+    schema: &SchemaRef,
+    files: &[DataFile],
+    devices: &Arc<Vec<[u8; 16]>>,
+    generation: &str,
+) -> Result<Erased, StoreError> {
     let mut erased = Erased { removed: Vec::new(), written: Vec::new() };
     let is_hit = |batch: &RecordBatch| -> Result<Vec<bool>, StoreError> {
-        let found = column(batch, "device")?.as_binary_opt::<i32>().ok_or_else(|| StoreError::Batch("column device is not binary".into()))?;
-        Ok(found.iter().map(|device| device.and_then(|device| <[u8; 16]>::try_from(device).ok()).is_some_and(|device| devices.binary_search(&device).is_ok())).collect())
+        let found =
+            column(batch, "device")?.as_binary_opt::<i32>().ok_or_else(|| StoreError::Batch("column device is not binary".into()))?;
+        Ok(found
+            .iter()
+            .map(|device| {
+                device.and_then(|device| <[u8; 16]>::try_from(device).ok()).is_some_and(|device| devices.binary_search(&device).is_ok())
+            })
+            .collect())
     };
     for file in files {
         let mut pages = RunReader::new(folder.to_owned(), vec![file.clone()], Arc::clone(schema)).of_devices(Arc::clone(devices));

@@ -68,7 +68,9 @@ struct Events<'a> {
 impl<'a> Events<'a> {
     fn new(tables: &TableSchemas, month: Month, batch: &'a RecordBatch) -> Result<Self, StoreError> {
         let devices = pseudonyms(column(batch, "device")?, "device")?;
-        let ts = column(batch, "ts")?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| StoreError::Batch("column ts is no timestamp".into()))?;
+        let ts = column(batch, "ts")?
+            .as_primitive_opt::<TimestampMicrosecondType>()
+            .ok_or_else(|| StoreError::Batch("column ts is no timestamp".into()))?;
         let (first, end) = (month.first_day().start().micros(), month.end().micros());
         if ts.null_count() > 0 || ts.values().iter().any(|at| *at < first || *at >= end) {
             return Err(StoreError::Batch(format!("column ts has times outside of {month}")));
@@ -146,7 +148,9 @@ impl<'a> Events<'a> {
 
     /// Events of one type on each active day, aligned with the set bits.
     fn measure(&self, event_type: &str, field: &Field, bits: &[u32]) -> Result<ArrayRef, StoreError> {
-        let DataType::List(element) = field.data_type() else { return Err(StoreError::Batch(format!("measure {} is no list", field.name()))) };
+        let DataType::List(element) = field.data_type() else {
+            return Err(StoreError::Batch(format!("measure {} is no list", field.name())));
+        };
         let counted = self.is_type(event_type)?;
         let mut values = Vec::new();
         let mut lengths = Vec::with_capacity(bits.len());
@@ -158,7 +162,12 @@ impl<'a> Events<'a> {
             values.extend((0..31).filter(|day| bits >> day & 1 == 1).map(|day| counts[day as usize]));
             lengths.push(bits.count_ones() as usize);
         }
-        Ok(Arc::new(ListArray::try_new(Arc::clone(element), OffsetBuffer::from_lengths(lengths), Arc::new(Int32Array::from(values)), None)?))
+        Ok(Arc::new(ListArray::try_new(
+            Arc::clone(element),
+            OffsetBuffer::from_lengths(lengths),
+            Arc::new(Int32Array::from(values)),
+            None,
+        )?))
     }
 
     fn devices(&self, tables: &TableSchemas) -> Result<RecordBatch, StoreError> {
@@ -215,7 +224,8 @@ impl<'a> Events<'a> {
 
 /// Rows of `links` from sorted (user, device, bits).
 pub(crate) fn links_batch(tables: &TableSchemas, links: &[(u128, u128, u32)]) -> Result<RecordBatch, StoreError> {
-    let bytes = |pick: fn(&(u128, u128, u32)) -> u128| Arc::new(BinaryArray::from_iter_values(links.iter().map(|link| pick(link).to_be_bytes())));
+    let bytes =
+        |pick: fn(&(u128, u128, u32)) -> u128| Arc::new(BinaryArray::from_iter_values(links.iter().map(|link| pick(link).to_be_bytes())));
     let days = Int32Array::from_iter_values(links.iter().map(|link| link.2 as i32));
     Ok(RecordBatch::try_new(tables.file_schema(Table::Links), vec![bytes(|link| link.0), bytes(|link| link.1), Arc::new(days)])?)
 }

@@ -71,7 +71,8 @@ fn hash_column(column: &ArrayRef, hashes: &mut [u128]) -> Result<(), StoreError>
             let options = FormatOptions::default();
             let formatter = ArrayFormatter::try_new(column, &options)?;
             for (row, hash) in hashes.iter_mut().enumerate() {
-                *hash = if column.is_null(row) { mix(*hash, NULL) } else { mix_bytes(*hash, formatter.value(row).try_to_string()?.as_bytes()) };
+                *hash =
+                    if column.is_null(row) { mix(*hash, NULL) } else { mix_bytes(*hash, formatter.value(row).try_to_string()?.as_bytes()) };
             }
         }
     }

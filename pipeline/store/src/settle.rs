@@ -77,9 +77,11 @@ impl Job {
         let schema = tables.file_schema(Table::Events);
         let runs = runs(&self.inputs);
         let closed: Vec<bool> = runs.iter().map(|run| was_closed(&run[0].origin)).collect();
-        let leases: Vec<Option<String>> = runs.iter().map(|run| crate::append::batch_of(&run[0].origin).map(|(lease, _)| lease.to_owned())).collect();
+        let leases: Vec<Option<String>> =
+            runs.iter().map(|run| crate::append::batch_of(&run[0].origin).map(|(lease, _)| lease.to_owned())).collect();
         let folder = self.warehouse.table_folder(Table::Events);
-        let sources = runs.into_iter().map(|run| Box::new(RunReader::new(folder.clone(), run, Arc::clone(&schema))) as Box<dyn Rows>).collect();
+        let sources =
+            runs.into_iter().map(|run| Box::new(RunReader::new(folder.clone(), run, Arc::clone(&schema))) as Box<dyn Rows>).collect();
         let mut merger = Merger::new(sources, Box::new(|_, batch: &RecordBatch| self.read(batch)));
         let mut out = Output::new(self, keys);
         let mut device: Vec<Entry> = Vec::new();
@@ -100,7 +102,8 @@ impl Job {
                     device.sort_by_key(|entry| (entry.next.key.1, entry.key));
                 }
                 for entry in device.drain(..) {
-                    out.expected = out.expected.wrapping_add(if keys == Keys::Dropped { entry.hash } else { with_key(entry.hash, entry.key) });
+                    out.expected =
+                        out.expected.wrapping_add(if keys == Keys::Dropped { entry.hash } else { with_key(entry.hash, entry.key) });
                     places.push(entry.next.place);
                 }
                 if places.len() >= BATCH_ROWS {
@@ -118,7 +121,9 @@ impl Job {
     fn read(&self, batch: &RecordBatch) -> Result<(Vec<crate::merge::Key>, Extra), StoreError> {
         let _ = self.progress.send(batch.num_rows() as u64);
         let devices = pseudonyms(column(batch, "device")?, "device")?;
-        let ts = column(batch, "ts")?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| StoreError::Batch("column ts is no timestamp".into()))?;
+        let ts = column(batch, "ts")?
+            .as_primitive_opt::<TimestampMicrosecondType>()
+            .ok_or_else(|| StoreError::Batch("column ts is no timestamp".into()))?;
         let keys = devices.into_iter().zip(ts.values()).map(|(device, ts)| (device, in_order(*ts))).collect();
         let has_key = self.warehouse.tables().has_event_key;
         let extra = Extra {

@@ -7,7 +7,7 @@ use ameles_core::{Month, Timestamp};
 use ameles_schemas::Table;
 
 use crate::log::LogState;
-use crate::names::Origin;
+use crate::names::{Keys, Origin};
 
 /// A live data file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,17 @@ impl DataFile {
     /// A file that no log names yet.
     pub(crate) fn unlisted(path: &str, month: Month) -> Self {
         let origin = Origin::Run { lease: String::new(), batch: 0, part: 0 };
-        Self { path: path.to_owned(), size: 0, rows: 0, month, settled: None, ts: None, modified: Timestamp::default(), origin, rolled_up: Vec::new() }
+        Self {
+            path: path.to_owned(),
+            size: 0,
+            rows: 0,
+            month,
+            settled: None,
+            ts: None,
+            modified: Timestamp::default(),
+            origin,
+            rolled_up: Vec::new(),
+        }
     }
 }
 
@@ -78,6 +88,11 @@ impl Snapshot {
     /// Whether all the month's events lie in one settled run (true for a month without events).
     pub fn is_settled(&self, month: Month) -> bool {
         one_generation(self.month_files(Table::Events, month))
+    }
+    /// Whether the month was settled after it had closed: one run, its event keys dropped.
+    pub fn is_closed(&self, month: Month) -> bool {
+        let files = self.month_files(Table::Events, month);
+        one_generation(files) && files.iter().all(|file| matches!(file.origin, Origin::Settled { keys: Keys::Dropped, .. }))
     }
     /// First and last `ts` of all events, from statistics.
     pub fn data_range(&self) -> Option<(Timestamp, Timestamp)> {

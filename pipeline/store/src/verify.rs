@@ -74,7 +74,8 @@ pub async fn scan_for(root: &Path, subjects: &[Subject], progress: ScanProgress<
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), StoreError> {
     let io = |source| StoreError::Io { doing: "listing", path: folder.display().to_string(), source };
-    let mut entries: Vec<PathBuf> = fs::read_dir(folder).map_err(io)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(io)?;
+    let mut entries: Vec<PathBuf> =
+        fs::read_dir(folder).map_err(io)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(io)?;
     entries.sort();
     for path in entries {
         if path.is_dir() {
@@ -107,7 +108,8 @@ fn scan_file(root: &Path, path: &Path, needles: &Needles, report: &mut ScanRepor
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
         let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options).map_err(damaged)?;
         let metadata = builder.metadata();
-        let pages = metadata.offset_index().map_or(0, |index| index.iter().flatten().map(|column| column.page_locations().len() as u64).sum());
+        let pages =
+            metadata.offset_index().map_or(0, |index| index.iter().flatten().map(|column| column.page_locations().len() as u64).sum());
         let schema = builder.schema().clone();
         let mut hits = vec![0_u64; schema.fields().len()];
         for batch in builder.with_batch_size(32 << 10).build().map_err(damaged)? {
@@ -128,56 +130,49 @@ fn scan_file(root: &Path, path: &Path, needles: &Needles, report: &mut ScanRepor
 
 /// The subjects' pseudonyms in every form that is looked for.
 struct Needles {
-    forms: Vec<Form>,
-}
-
-/// Byte strings of one length, with a filter on the first three bytes that lets few others through.
-struct Form {
-    length: usize,
+    /// One bit for each first two bytes that a form begins with: it fits the innermost cache, and lets few others through.
     first: Vec<u64>,
+    /// One bit for each first three bytes.
+    second: Vec<u64>,
     all: HashSet<Vec<u8>>,
-}
-
-impl Form {
-    fn new(all: HashSet<Vec<u8>>, length: usize) -> Self {
-        let mut first = vec![0_u64; 1 << 18];
-        for needle in &all {
-            let at = Self::bucket(needle);
-            first[at >> 6] |= 1 << (at & 63);
-        }
-        Self { length, first, all }
-    }
-
-    const fn bucket(bytes: &[u8]) -> usize {
-        (bytes[0] as usize) << 16 | (bytes[1] as usize) << 8 | bytes[2] as usize
-    }
-
-    fn hits(&self, bytes: &[u8]) -> u64 {
-        let found = bytes.windows(self.length).filter(|window| {
-            let at = Self::bucket(window);
-            self.first[at >> 6] >> (at & 63) & 1 == 1 && self.all.contains(*window)
-        });
-        found.count() as u64
-    }
+    lengths: Vec<usize>,
 }
 
 impl Needles {
     fn new(subjects: &[Subject]) -> Self {
-        let mut by_length: std::collections::BTreeMap<usize, HashSet<Vec<u8>>> = std::collections::BTreeMap::new();
-        for subject in subjects {
-            for form in encodings(subject.as_bytes()) {
-                by_length.entry(form.len()).or_default().insert(form);
-            }
+        let all: HashSet<Vec<u8>> = subjects.iter().flat_map(|subject| encodings(subject.as_bytes())).collect();
+        let mut lengths: Vec<usize> = all.iter().map(Vec::len).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        let (mut first, mut second) = (vec![0_u64; 1 << 10], vec![0_u64; 1 << 18]);
+        for needle in &all {
+            let (two, three) = Self::buckets(needle[0], needle[1], needle[2]);
+            first[two >> 6] |= 1 << (two & 63);
+            second[three >> 6] |= 1 << (three & 63);
         }
-        Self { forms: by_length.into_iter().map(|(length, all)| Form::new(all, length)).collect() }
+        Self { first, second, all, lengths }
+    }
+
+    const fn buckets(a: u8, b: u8, c: u8) -> (usize, usize) {
+        let two = (a as usize) << 8 | b as usize;
+        (two, two << 8 | c as usize)
     }
 
     fn raw_hits(&self, bytes: &[u8]) -> u64 {
-        self.forms.iter().map(|form| form.hits(bytes)).sum()
+        let mut hits = 0;
+        for (at, window) in bytes.windows(3).enumerate() {
+            let (two, three) = Self::buckets(window[0], window[1], window[2]);
+            if self.first[two >> 6] >> (two & 63) & 1 == 1 && self.second[three >> 6] >> (three & 63) & 1 == 1 {
+                let found = self.lengths.iter().filter(|length| bytes.get(at..at + **length).is_some_and(|form| self.all.contains(form)));
+                hits += found.count() as u64;
+            }
+        }
+        hits
     }
 
     fn value_hits(&self, column: &ArrayRef) -> u64 {
-        let hits = |bytes: &[u8]| u64::from(self.raw_hits(bytes) > 0);
+        // A pseudonym's column holds it and nothing else; texts and other binaries may hold it within.
+        let hits = |bytes: &[u8]| u64::from(if bytes.len() == 16 { self.all.contains(bytes) } else { self.raw_hits(bytes) > 0 });
         match column.data_type() {
             DataType::Binary => column.as_binary::<i32>().iter().flatten().map(hits).sum(),
             DataType::Utf8 => column.as_string::<i32>().iter().flatten().map(|text| hits(text.as_bytes())).sum(),

@@ -69,7 +69,11 @@ impl ReadView {
                 let folder = warehouse.table_folder(table);
                 for file in snapshot.files(table) {
                     let path = folder.join(&file.path);
-                    std::fs::metadata(&path).map_err(|source| StoreError::Io { doing: "looking at", path: path.display().to_string(), source })?;
+                    std::fs::metadata(&path).map_err(|source| StoreError::Io {
+                        doing: "looking at",
+                        path: path.display().to_string(),
+                        source,
+                    })?;
                 }
             }
             let mut touched = HashSet::new();
@@ -98,7 +102,12 @@ impl ReadView {
     ///
     /// # Errors
     /// When a column is unknown. Must be called within a tokio runtime.
-    pub fn month_stream(self: &Arc<Self>, table: Table, month: Month, columns: Option<&[&str]>) -> Result<SendableRecordBatchStream, StoreError> {
+    pub fn month_stream(
+        self: &Arc<Self>,
+        table: Table,
+        month: Month,
+        columns: Option<&[&str]>,
+    ) -> Result<SendableRecordBatchStream, StoreError> {
         self.check(table)?;
         let all = self.tables().schema(table);
         let schema = match columns {
@@ -113,7 +122,11 @@ impl ReadView {
     }
 
     fn check(&self, table: Table) -> Result<(), StoreError> {
-        if self.tables().tables().contains(&table) { Ok(()) } else { Err(StoreError::schema(table, "the contract names no user, so there is no such table")) }
+        if self.tables().tables().contains(&table) {
+            Ok(())
+        } else {
+            Err(StoreError::schema(table, "the contract names no user, so there is no such table"))
+        }
     }
 
     /// Months that have rows in a table.
@@ -178,7 +191,11 @@ impl ReadView {
         let mut sources: Vec<Box<dyn Rows>> = Vec::new();
         for run in runs(&part.files) {
             let inner = RunReader::new(folder.clone(), run, Arc::clone(&read));
-            sources.push(if self.touched.is_empty() { Box::new(inner) } else { Box::new(Untouched { inner, touched: self.touched.clone() }) });
+            sources.push(if self.touched.is_empty() {
+                Box::new(inner)
+            } else {
+                Box::new(Untouched { inner, touched: self.touched.clone() })
+            });
         }
         if !self.touched.is_empty() {
             let overlay = self.overlay(part.month)?;
@@ -211,7 +228,9 @@ impl ReadView {
         }
         let read = |_: usize, batch: &RecordBatch| {
             let devices = pseudonyms(column(batch, "device")?, "device")?;
-            let ts = column(batch, "ts")?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| StoreError::Batch("column ts is no timestamp".into()))?;
+            let ts = column(batch, "ts")?
+                .as_primitive_opt::<TimestampMicrosecondType>()
+                .ok_or_else(|| StoreError::Batch("column ts is no timestamp".into()))?;
             Ok((devices.into_iter().zip(ts.values()).map(|(device, ts)| (device, in_order(*ts))).collect(), ()))
         };
         let mut merger: Merger<'_, ()> = Merger::new(sources, Box::new(read));
@@ -281,7 +300,8 @@ impl Rows for Remaining<'_> {
         while let Some(batch) = self.inner.next_batch()? {
             let devices = pseudonyms(column(&batch, "device")?, "device")?;
             let covered = covered(&batch, &self.view.pending)?;
-            let kept: BooleanArray = devices.iter().zip(covered).map(|(device, covered)| Some(!covered && self.view.touched.contains(device))).collect();
+            let kept: BooleanArray =
+                devices.iter().zip(covered).map(|(device, covered)| Some(!covered && self.view.touched.contains(device))).collect();
             let batch = filter_record_batch(&batch, &kept)?;
             if batch.num_rows() > 0 {
                 return Ok(Some(batch));

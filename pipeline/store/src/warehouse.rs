@@ -206,11 +206,18 @@ fn merged_schema(table: Table, state: &LogState, wanted: &Schema) -> Result<Opti
         match present.field_with_name(field.name()) {
             Ok(old) if same_type(old.data_type(), field.data_type()) => {}
             Ok(old) => {
-                let what = format!("column {} is {} there and {} in the contract; give the new field another name", field.name(), old.data_type(), field.data_type());
+                let what = format!(
+                    "column {} is {} there and {} in the contract; give the new field another name",
+                    field.name(),
+                    old.data_type(),
+                    field.data_type()
+                );
                 return Err(StoreError::schema(table, what));
             }
             Err(_) if field.is_nullable() || matches!(field.data_type(), DataType::List(_)) => added = true,
-            Err(_) => return Err(StoreError::schema(table, format!("column {} is missing and rows there have no value for it", field.name()))),
+            Err(_) => {
+                return Err(StoreError::schema(table, format!("column {} is missing and rows there have no value for it", field.name())));
+            }
         }
         // A column that was not there from the start is null in older files, whatever the contract says of new ones.
         let nullable = field.is_nullable() || present.field_with_name(field.name()).map_or(true, Field::is_nullable);
@@ -224,7 +231,9 @@ fn merged_schema(table: Table, state: &LogState, wanted: &Schema) -> Result<Opti
 }
 
 fn without_metadata(schema: &Schema) -> Schema {
-    Schema::new(schema.fields().iter().map(|field| Field::new(field.name(), field.data_type().clone(), field.is_nullable())).collect::<Vec<_>>())
+    Schema::new(
+        schema.fields().iter().map(|field| Field::new(field.name(), field.data_type().clone(), field.is_nullable())).collect::<Vec<_>>(),
+    )
 }
 
 /// Whether two types are one to Delta (a list's element has no name there).

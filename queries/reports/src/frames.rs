@@ -64,7 +64,7 @@ impl Frames {
     ///
     /// # Errors
     /// When a file or the view cannot be read.
-    pub async fn open(view: &ReadView, through: Month) -> Result<Self, ReportError> {
+    pub async fn open(view: &Arc<ReadView>, through: Month) -> Result<Self, ReportError> {
         let tables = view.tables().clone();
         let mut wanted: Vec<&str> = vec![column::DEVICE, column::DAYS];
         wanted.extend(tables.dimensions.iter().map(String::as_str));
@@ -131,7 +131,7 @@ const MONTH: &str = "ameles_month";
 /// The engine's name for the count of a group.
 const COUNT: &str = "ameles_count";
 
-async fn sources(view: &ReadView, table: Table, through: Month, columns: &[&str]) -> Result<Vec<(Month, Source)>, ReportError> {
+async fn sources(view: &Arc<ReadView>, table: Table, through: Month, columns: &[&str]) -> Result<Vec<(Month, Source)>, ReportError> {
     let mut months = Vec::new();
     for (month, files) in view.files_for_polars(table) {
         if month > through {
@@ -171,7 +171,7 @@ fn frame(months: Vec<(Month, Source)>) -> PolarsResult<Option<LazyFrame>> {
             Source::Files(files) => ScanSources::Files(files.into()),
             Source::Memory(bytes) => ScanSources::Buffers(Arc::from([bytes.into()])),
         };
-        let args = ScanArgsParquet { glob: false, cache: false, ..ScanArgsParquet::default() };
+        let args = ScanArgsParquet { glob: false, cache: false, hive_options: polars::io::HiveOptions::new_disabled(), ..ScanArgsParquet::default() };
         let rows = LazyFrame::scan_parquet_sources(sources, args)?;
         frames.push(rows.with_column(lit(month.epoch_months()).alias(MONTH)));
     }

@@ -44,12 +44,12 @@ pub fn title(name: &str) -> String {
 pub fn card(figures: &Figures) -> Markup {
     html! {
         dl.tiles {
-            (tile("Installed base", &figures.installed_base, 0, html! { "devices ever activated" }))
+            (tile("Installed base", &figures.installed_base, 0, html! { "ever activated" }))
             @if let Some(headline) = &figures.installed_base_fixed {
-                (tile("… without phones and laptops", headline, 0, html! { @if let Some(share) = share(headline, &figures.installed_base) { (share) " of the base" } }))
+                (tile("Without phones, laptops", headline, 0, html! { @if let Some(share) = share(headline, &figures.installed_base) { (share) " of base" } }))
             }
             (tile("Activations", &figures.activations, 1, html! { "in the month" }))
-            (tile("Monthly active devices", &figures.mau, 0, html! { @if let Some(share) = share(&figures.mau, &figures.installed_base) { (share) " of the base" } }))
+            (tile("Monthly active devices", &figures.mau, 0, html! { @if let Some(share) = share(&figures.mau, &figures.installed_base) { (share) " of base" } }))
             @for (place, measure) in figures.measures.iter().enumerate() {
                 (tile(&title(&measure.name), &measure.month, 2 + place, html! {
                     @if let Some(total) = measure.to_date { (compact(total)) " to date" }
@@ -224,7 +224,7 @@ pub fn breakdown(breakdown: &Breakdown, colour: usize) -> Markup {
         label: format!("Monthly active devices by {}", breakdown.dimension),
         rows: breakdown.mau.iter().map(|(name, value)| RankRow { name: name.clone(), value: *value }).collect(),
         colour,
-        most: 12,
+        most: 10,
     };
     section(&format!("By {}", name.to_lowercase()), Some("monthly active devices"), "", html! {}, chart.render(), breakdown.mau.is_empty())
 }

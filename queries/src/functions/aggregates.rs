@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int32Array, ListArray, ListBuilder, UInt64Array, UInt64Builder, Int64Builder};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int32Array, Int64Builder, ListArray, ListBuilder, UInt64Array, UInt64Builder};
 use arrow::datatypes::{DataType, Field, FieldRef, Int32Type, Int64Type, UInt64Type};
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};

@@ -17,6 +17,6 @@ pub fn register(context: &SessionContext) {
     }
 }
 
-/// The functions that an analyst's statement may call besides DataFusion's own.
-pub use scalars::{TOTAL, total};
 pub use aggregates::{people, people_of_all};
+/// The functions that an analyst's statement may call besides DataFusion's own.
+pub use scalars::TOTAL;

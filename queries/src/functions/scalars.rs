@@ -53,10 +53,7 @@ fn function(name: &str, takes: Vec<DataType>, gives: DataType, body: fn(&[ArrayR
 }
 
 fn argument<T: ArrowPrimitiveType>(arguments: &[ArrayRef], at: usize) -> Result<&PrimitiveArray<T>> {
-    arguments
-        .get(at)
-        .and_then(|array| array.as_primitive_opt::<T>())
-        .ok_or_else(|| exec_datafusion_err!("argument {at} has another type"))
+    arguments.get(at).and_then(|array| array.as_primitive_opt::<T>()).ok_or_else(|| exec_datafusion_err!("argument {at} has another type"))
 }
 
 fn value<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, row: usize) -> Option<T::Native> {

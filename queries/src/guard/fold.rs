@@ -17,10 +17,10 @@ pub enum Label {
 /// by name, until it reaches `k`; nothing where the period as a whole does not.
 pub fn fold(row: &Row, groups: &Groups, k: u32) -> BTreeMap<Label, Cell> {
     let folded = folded_groups(row, groups, k, |other| other.is_safe(k));
-    let mut rows = BTreeMap::new();
+    let mut rows: BTreeMap<Label, Cell> = BTreeMap::new();
     for (group, cell) in row.iter().filter(|(_, cell)| !cell.is_empty()) {
         let label = if folded.contains(group) { Label::Other } else { Label::Group(*group) };
-        rows.entry(label).or_insert_with(Cell::default).add(cell, k);
+        rows.entry(label).or_default().add(cell, k);
     }
     rows.retain(|_, cell| cell.is_safe(k));
     rows

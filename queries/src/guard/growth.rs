@@ -112,20 +112,28 @@ fn labels(cells: &Cells<Key>, groups: &Groups, k: u32) -> BTreeMap<u32, Label> {
 }
 
 /// Which cells of a row have to stay out.
+///
+/// Each month's `new + resurrected + retained` is the next one's `retained +
+/// churned`. Adding that up over consecutive months, all `retained` but the
+/// first and the last cancel: so those sums, one for each run of months, are all
+/// that can be computed about cells left out.
 fn hidden(series: &Series, k: u32) -> BTreeSet<Key> {
     let mut hidden: BTreeSet<Key> = series.iter().filter(|(_, cell)| !cell.is_empty() && !cell.is_safe(k)).map(|(key, _)| *key).collect();
     let months: BTreeSet<Month> = series.keys().map(|(month, _)| *month).collect();
     loop {
         let before = hidden.len();
-        for month in &months {
-            let last = month.plus(-1);
-            if !months.contains(&last) {
-                continue;
+        for first in &months {
+            let mut left = vec![(*first, Kind::Retained)];
+            let mut churned = Vec::new();
+            let mut month = *first;
+            while months.contains(&month) && months.contains(&month.plus(1)) {
+                left.extend([(month, Kind::Resurrected), (month, Kind::New)]);
+                month = month.plus(1);
+                churned.push((month, Kind::Churned));
+                let right: Vec<Key> = churned.iter().copied().chain([(month, Kind::Retained)]).collect();
+                balance(series, &left, &right, &mut hidden, k);
+                balance(series, &right, &left, &mut hidden, k);
             }
-            let left = [(last, Kind::Resurrected), (last, Kind::New), (last, Kind::Retained)];
-            let right = [(*month, Kind::Churned), (*month, Kind::Retained)];
-            balance(series, &left, &right, &mut hidden, k);
-            balance(series, &right, &left, &mut hidden, k);
         }
         if hidden.len() == before {
             return hidden;
@@ -134,22 +142,19 @@ fn hidden(series: &Series, k: u32) -> BTreeSet<Key> {
 }
 
 /// The two sides are equal: what is hidden on one side alone follows as a sum.
-/// That is harmless only if it is several cells and the sum is safe; otherwise
-/// one on the other side has to go too.
+/// Where that is not safe, one more has to go, on the other side if possible.
 fn balance(series: &Series, side: &[Key], other_side: &[Key], hidden: &mut BTreeSet<Key>, k: u32) {
-    let is_hidden = |key: &&Key| hidden.contains(*key);
-    let here: Vec<&Key> = side.iter().filter(is_hidden).collect();
-    if here.is_empty() || other_side.iter().any(|key| hidden.contains(key)) {
+    if other_side.iter().any(|key| hidden.contains(key)) {
         return;
     }
     let mut sum = Cell::default();
-    for cell in here.iter().filter_map(|key| series.get(*key)) {
+    for cell in side.iter().filter(|key| hidden.contains(*key)).filter_map(|key| series.get(key)) {
         sum.add(cell, k);
     }
-    if here.len() > 1 && sum.is_safe(k) {
+    if sum.is_empty() || sum.is_safe(k) {
         return;
     }
-    let shown = |key: &&Key| series.get(*key).is_some_and(|cell| !cell.is_empty());
-    let partner = other_side.iter().find(shown).or_else(|| side.iter().filter(|key| !hidden.contains(*key)).find(shown)).copied();
+    let shown = |key: &&Key| !hidden.contains(*key) && series.get(*key).is_some_and(|cell| !cell.is_empty());
+    let partner = other_side.iter().find(shown).or_else(|| side.iter().find(shown)).copied();
     hidden.extend(partner);
 }

@@ -61,7 +61,7 @@ fn whole<'a>(rows: impl Iterator<Item = &'a Row>, k: u32) -> Row {
     let mut whole = Row::new();
     for row in rows {
         for (group, cell) in row {
-            whole.entry(*group).or_insert_with(Cell::default).add(cell, k);
+            whole.entry(*group).or_default().add(cell, k);
         }
     }
     whole

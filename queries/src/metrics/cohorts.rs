@@ -21,12 +21,14 @@ impl Job<'_> {
         let mut groups = Groups::default();
         let mut active: Cells<Key> = Cells::new();
         self.read(months, "value", &mut groups, |key, group, columns, row| {
-            active.entry(key).or_default().entry(group).or_default().values[0] = counts(&columns.others[1], row).first().copied().unwrap_or(0);
+            active.entry(key).or_default().entry(group).or_default().values[0] =
+                counts(&columns.others[1], row).first().copied().unwrap_or(0);
         })
         .await?;
         let mut size: Cells<Month> = Cells::new();
         self.read(months, "base", &mut groups, |(cohort, _), group, columns, row| {
-            size.entry(cohort).or_default().entry(group).or_default().values[0] = counts(&columns.others[1], row).first().copied().unwrap_or(0);
+            size.entry(cohort).or_default().entry(group).or_default().values[0] =
+                counts(&columns.others[1], row).first().copied().unwrap_or(0);
         })
         .await?;
         let rows = match self.k {

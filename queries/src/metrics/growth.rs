@@ -39,7 +39,10 @@ impl Job<'_> {
         }
         let rows = match self.k {
             Some(k) => guard_growth(&cells, &groups, k),
-            None => cells.into_iter().map(|(key, row)| (key, row.into_iter().map(|(group, cell)| (Label::Group(group), cell)).collect())).collect(),
+            None => cells
+                .into_iter()
+                .map(|(key, row)| (key, row.into_iter().map(|(group, cell)| (Label::Group(group), cell)).collect()))
+                .collect(),
         };
         let mut out = Vec::new();
         for ((month, kind), labelled) in rows {

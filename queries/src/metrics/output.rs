@@ -73,7 +73,8 @@ impl Shape {
             }
         };
         rows.sort_by_cached_key(|row| {
-            let values: Vec<(bool, String)> = (0..dims).map(|at| dimension(row, at)).map(|value| (value.is_none(), value.unwrap_or_default())).collect();
+            let values: Vec<(bool, String)> =
+                (0..dims).map(|at| dimension(row, at)).map(|value| (value.is_none(), value.unwrap_or_default())).collect();
             let first = match row.numbers.first() {
                 Some(Number::Count(count)) if self.numbers.len() > 1 => *count,
                 _ => 0,

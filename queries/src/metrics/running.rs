@@ -26,7 +26,8 @@ impl Job<'_> {
         let mut rows = Vec::new();
         for (date, labelled) in days.into_iter().filter(|(date, _)| self.is_wanted(*date)) {
             let complete = self.is_complete(date, Grain::Day);
-            let row = |(label, cell): (Label, Cell)| OutRow { date, label, text: None, numbers: vec![Number::Count(cell.values[0])], complete };
+            let row =
+                |(label, cell): (Label, Cell)| OutRow { date, label, text: None, numbers: vec![Number::Count(cell.values[0])], complete };
             rows.extend(labelled.into_iter().map(row));
         }
         self.metric.shape().batch(&self.request.by, rows, &groups)

@@ -77,7 +77,10 @@ pub fn classify(expr: &Expr, class_of: &dyn Fn(&Column) -> Class) -> Result<Clas
             (Class::Free, _) => Ok(Class::Free),
             (Class::Instant, DataType::Date32) => Ok(Class::Group),
             (Class::Group, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8) => Ok(Class::Group),
-            _ => Err(QueryError::refused("expressions below the aggregation", format!("{expr}: a cast may fail on one row; cast after aggregating"))),
+            _ => Err(QueryError::refused(
+                "expressions below the aggregation",
+                format!("{expr}: a cast may fail on one row; cast after aggregating"),
+            )),
         },
         Expr::ScalarFunction(call) => {
             let arguments: Vec<&Expr> = call.args.iter().collect();
@@ -86,22 +89,41 @@ pub fn classify(expr: &Expr, class_of: &dyn Fn(&Column) -> Class) -> Result<Clas
                 ("date_trunc", [unit, time]) => date_part(expr, unit, time, class_of, &["day", "week", "month", "quarter", "year"]),
                 ("date_part", [unit, time]) => date_part(expr, unit, time, class_of, &DATE_PARTS),
                 (name, _) if FUNCTIONS.contains(&name) => shared(&arguments),
-                (name, _) => Err(QueryError::refused("functions", format!("{name} is not allowed below the aggregation; there are date_trunc, extract, total, {}", FUNCTIONS.join(", ")))),
+                (name, _) => Err(QueryError::refused(
+                    "functions",
+                    format!("{name} is not allowed below the aggregation; there are date_trunc, extract, total, {}", FUNCTIONS.join(", ")),
+                )),
             }
         }
         _ => Err(QueryError::refused("expressions below the aggregation", format!("{expr} is not allowed there"))),
     }
 }
 
-fn comparison(binary: &BinaryExpr, class_of: &dyn Fn(&Column) -> Class, shared: &dyn Fn(&[&Expr]) -> Result<Class, QueryError>) -> Result<Class, QueryError> {
+fn comparison(
+    binary: &BinaryExpr,
+    class_of: &dyn Fn(&Column) -> Class,
+    shared: &dyn Fn(&[&Expr]) -> Result<Class, QueryError>,
+) -> Result<Class, QueryError> {
     use Operator as O;
     let (left, right) = (&*binary.left, &*binary.right);
     match binary.op {
         O::Lt | O::GtEq if classify(left, class_of)? == Class::Instant => whole_day(left, right),
         O::Gt | O::LtEq if classify(right, class_of)? == Class::Instant => whole_day(right, left),
-        O::Eq | O::NotEq | O::Lt | O::LtEq | O::Gt | O::GtEq | O::And | O::Or | O::IsDistinctFrom | O::IsNotDistinctFrom | O::StringConcat => shared(&[left, right]),
+        O::Eq
+        | O::NotEq
+        | O::Lt
+        | O::LtEq
+        | O::Gt
+        | O::GtEq
+        | O::And
+        | O::Or
+        | O::IsDistinctFrom
+        | O::IsNotDistinctFrom
+        | O::StringConcat => shared(&[left, right]),
         O::LikeMatch | O::ILikeMatch | O::NotLikeMatch | O::NotILikeMatch => shared(&[left, right]),
-        op => Err(QueryError::refused("expressions below the aggregation", format!("{op} may fail on one row; calculate after aggregating"))),
+        op => {
+            Err(QueryError::refused("expressions below the aggregation", format!("{op} may fail on one row; calculate after aggregating")))
+        }
     }
 }
 
@@ -152,10 +174,16 @@ fn date_part(whole: &Expr, unit: &Expr, time: &Expr, class_of: &dyn Fn(&Column) 
 /// Why a value of this class cannot stand where it stands.
 pub fn misused(expr: &Expr, class: Class) -> QueryError {
     match class {
-        Class::Device | Class::User => QueryError::refused("pseudonyms are counted and nothing else", format!("{expr}; write count(DISTINCT {expr})")),
-        Class::Instant => QueryError::refused("times by day", format!("{expr}; write date_trunc('day', {expr}), or compare it by < and >= with a day")),
+        Class::Device | Class::User => {
+            QueryError::refused("pseudonyms are counted and nothing else", format!("{expr}; write count(DISTINCT {expr})"))
+        }
+        Class::Instant => {
+            QueryError::refused("times by day", format!("{expr}; write date_trunc('day', {expr}), or compare it by < and >= with a day"))
+        }
         Class::Measure => QueryError::refused("measures are summed", format!("{expr}; write sum(total({expr}))")),
         Class::Amount => QueryError::refused("measures are summed", format!("{expr}; write sum({expr})")),
-        Class::Free | Class::Group | Class::Secret => QueryError::refused("columns", format!("{expr} is not for analysts; group and filter by dimensions, type, month and days")),
+        Class::Free | Class::Group | Class::Secret => {
+            QueryError::refused("columns", format!("{expr} is not for analysts; group and filter by dimensions, type, month and days"))
+        }
     }
 }

@@ -25,7 +25,13 @@ const RELEASED: &str = "ameles_released";
 
 /// The plan with its aggregation replaced by rows that rest on enough people;
 /// as it is where it reads no table of people.
-pub async fn release(context: &SessionContext, schemas: &TableSchemas, plan: LogicalPlan, k: u32, rows_max: usize) -> Result<LogicalPlan, QueryError> {
+pub async fn release(
+    context: &SessionContext,
+    schemas: &TableSchemas,
+    plan: LogicalPlan,
+    k: u32,
+    rows_max: usize,
+) -> Result<LogicalPlan, QueryError> {
     if !shape::is_private(&plan)? {
         return Ok(plan);
     }
@@ -66,7 +72,10 @@ impl Guarded {
         let mut groups = Vec::new();
         for (at, expr) in aggregate.group_expr.iter().enumerate() {
             if matches!(expr, Expr::GroupingSet(_)) {
-                return Err(QueryError::refused("one grouping", "ROLLUP, CUBE and GROUPING SETS give totals that groups can be subtracted from"));
+                return Err(QueryError::refused(
+                    "one grouping",
+                    "ROLLUP, CUBE and GROUPING SETS give totals that groups can be subtracted from",
+                ));
             }
             let expr = base.resolve(expr)?;
             match classify(&expr, &class_of)? {
@@ -99,7 +108,8 @@ async fn rows(context: &SessionContext, base: &Base<'_>, schemas: &TableSchemas,
     }
     let links = context.table(Table::Links.as_str()).await?.into_unoptimized_plan();
     let users = functions::people().call(vec![lit(1_u64), col(column::USER), lit(i64::from(k))]).alias("ids");
-    let users = LogicalPlanBuilder::from(links).aggregate(vec![col(column::DEVICE), col(column::MONTH)], vec![users])?.alias(USERS)?.build()?;
+    let users =
+        LogicalPlanBuilder::from(links).aggregate(vec![col(column::DEVICE), col(column::MONTH)], vec![users])?.alias(USERS)?.build()?;
     let keys = [column::DEVICE, column::MONTH];
     let left = keys.map(|key| Column::new(Some(base.scan.table_name.clone()), key)).to_vec();
     let right = keys.map(|key| Column::new(Some(USERS), key)).to_vec();
@@ -150,7 +160,9 @@ fn check_aggregate(expr: &Expr, class_of: &dyn Fn(&Column) -> Class) -> Result<O
             Class::Measure => Err(misused(argument, Class::Measure)),
             _ => refused("only measures are summed: sum(total(measure))"),
         },
-        _ => refused("there are count(*), count(DISTINCT device), sum(total(measure)) and avg(total(measure)); any other may show one person's value"),
+        _ => refused(
+            "there are count(*), count(DISTINCT device), sum(total(measure)) and avg(total(measure)); any other may show one person's value",
+        ),
     }
 }
 
@@ -180,8 +192,12 @@ fn keep_safe(batch: &RecordBatch, shown: usize, k: u32) -> Result<RecordBatch, Q
 /// The released rows under the names and types that the plan above expects.
 fn replacement(aggregate: &Aggregate, batches: Vec<RecordBatch>) -> Result<LogicalPlan, QueryError> {
     let schema = aggregate.schema.as_arrow();
-    let stored: Vec<arrow::datatypes::Field> =
-        schema.fields().iter().enumerate().map(|(at, field)| arrow::datatypes::Field::new(format!("c{at}"), field.data_type().clone(), true)).collect();
+    let stored: Vec<arrow::datatypes::Field> = schema
+        .fields()
+        .iter()
+        .enumerate()
+        .map(|(at, field)| arrow::datatypes::Field::new(format!("c{at}"), field.data_type().clone(), true))
+        .collect();
     let stored = Arc::new(arrow::datatypes::Schema::new(stored));
     let convert = |batch: RecordBatch| -> Result<RecordBatch, QueryError> {
         let columns = batch.columns().iter().zip(stored.fields()).map(|(column, field)| cast(column, field.data_type()));
@@ -189,9 +205,11 @@ fn replacement(aggregate: &Aggregate, batches: Vec<RecordBatch>) -> Result<Logic
     };
     let batches = batches.into_iter().map(convert).collect::<Result<Vec<_>, _>>()?;
     let table = MemTable::try_new(Arc::clone(&stored), vec![batches])?;
-    let names = aggregate.schema.iter().enumerate().map(|(at, (qualifier, field))| {
-        col(format!("{RELEASED}.c{at}")).alias_qualified(qualifier.cloned(), field.name().clone())
-    });
+    let names = aggregate
+        .schema
+        .iter()
+        .enumerate()
+        .map(|(at, (qualifier, field))| col(format!("{RELEASED}.c{at}")).alias_qualified(qualifier.cloned(), field.name().clone()));
     let names: Vec<Expr> = names.collect();
     Ok(LogicalPlanBuilder::scan(RELEASED, provider_as_source(Arc::new(table)), None)?.project(names)?.build()?)
 }

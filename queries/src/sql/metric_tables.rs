@@ -97,7 +97,9 @@ fn request(arguments: &[Expr]) -> Result<MetricRequest> {
     let texts: Vec<&str> = arguments
         .iter()
         .filter_map(|argument| match argument {
-            Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) | ScalarValue::LargeUtf8(Some(text)), _) => Some(text.as_str()),
+            Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) | ScalarValue::LargeUtf8(Some(text)), _) => {
+                Some(text.as_str())
+            }
             _ => None,
         })
         .collect();

@@ -42,7 +42,10 @@ pub fn aggregation(plan: &LogicalPlan) -> Result<&Aggregate, QueryError> {
             LogicalPlan::Distinct(datafusion::logical_expr::Distinct::All(input)) => input,
             LogicalPlan::TableScan(scan) => {
                 let table = scan.table_name.table();
-                return Err(QueryError::refused("rows are aggregated", format!("rows of {table} reach the output; count them with GROUP BY")));
+                return Err(QueryError::refused(
+                    "rows are aggregated",
+                    format!("rows of {table} reach the output; count them with GROUP BY"),
+                ));
             }
             other => return Err(not_allowed(other, "above the aggregation")),
         };
@@ -69,7 +72,8 @@ impl<'a> Base<'a> {
     pub fn of(plan: &'a LogicalPlan) -> Result<Self, QueryError> {
         match plan {
             LogicalPlan::TableScan(scan) => {
-                let table = private_table(scan).ok_or_else(|| QueryError::refused("one table", format!("{} is not a table", scan.table_name)))?;
+                let table =
+                    private_table(scan).ok_or_else(|| QueryError::refused("one table", format!("{} is not a table", scan.table_name)))?;
                 if !scan.filters.is_empty() || scan.fetch.is_some() {
                     return Err(QueryError::refused("one table", "the scan is limited".to_owned()));
                 }
@@ -101,7 +105,9 @@ impl<'a> Base<'a> {
     pub fn resolve(&self, expr: &Expr) -> Result<Expr, QueryError> {
         let resolved = expr.clone().transform(|node| {
             Ok(match &node {
-                Expr::Column(column) => datafusion::common::tree_node::Transformed::new(self.column(column)?, true, TreeNodeRecursion::Jump),
+                Expr::Column(column) => {
+                    datafusion::common::tree_node::Transformed::new(self.column(column)?, true, TreeNodeRecursion::Jump)
+                }
                 _ => datafusion::common::tree_node::Transformed::no(node),
             })
         })?;
@@ -118,7 +124,14 @@ fn refuse_subqueries(plan: &LogicalPlan) -> Result<(), QueryError> {
     plan.apply(|node| {
         node.apply_expressions(|expr| {
             expr.apply(|part| {
-                if matches!(part, Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_) | Expr::OuterReferenceColumn(..)) {
+                if matches!(
+                    part,
+                    Expr::Exists(_)
+                        | Expr::InSubquery(_)
+                        | Expr::ScalarSubquery(_)
+                        | Expr::SetComparison(_)
+                        | Expr::OuterReferenceColumn(..)
+                ) {
                     found = Some(part.to_string());
                 }
                 Ok(TreeNodeRecursion::Continue)

@@ -7,7 +7,8 @@ use super::reference::{Answer, Reference};
 use super::{Row, ask};
 use crate::{Guard, MetricRequest, Unit};
 
-pub const METRICS: [&str; 10] = ["activations", "installed_base", "dau", "wau", "mau28", "mau", "stickiness", "wakes", "retention", "growth"];
+pub const METRICS: [&str; 10] =
+    ["activations", "installed_base", "dau", "wau", "mau28", "mau", "stickiness", "wakes", "retention", "growth"];
 
 /// Rows as the reference has them; retention's offset as a text.
 fn answer_of(name: &str, rows: &[Row]) -> Answer {
@@ -50,7 +51,12 @@ fn variants(name: &str) -> Vec<MetricRequest> {
     match name {
         "activations" | "wakes" => {
             for grain in [Grain::Week, Grain::Month] {
-                requests.push(MetricRequest { grain: Some(grain), from: day("2018-08-01"), to: day("2018-10-02"), ..plain.clone().by(["country"]) });
+                requests.push(MetricRequest {
+                    grain: Some(grain),
+                    from: day("2018-08-01"),
+                    to: day("2018-10-02"),
+                    ..plain.clone().by(["country"])
+                });
             }
         }
         "installed_base" => {
@@ -101,7 +107,9 @@ fn without_users_devices_are_counted_all_the_same() {
 fn what_is_still_open_is_not_complete() {
     let fleet = Fleet::random(3, 24, true);
     let day = |text: &str| text.parse::<Day>().unwrap().epoch_days();
-    let complete = |name: &str| -> Vec<(i32, bool)> { ask(&fleet, &MetricRequest::named(name), Guard::None).iter().map(|row| (row.0, row.3)).collect() };
+    let complete = |name: &str| -> Vec<(i32, bool)> {
+        ask(&fleet, &MetricRequest::named(name), Guard::None).iter().map(|row| (row.0, row.3)).collect()
+    };
     // The data begin on 3 July (or when the first device does), September is open.
     for (date, is_complete) in complete("dau") {
         assert_eq!(is_complete, date < day("2018-09-01"));

@@ -68,7 +68,7 @@ impl Fleet {
         let mut dice = Dice::new(seed);
         let first = Day::from_ymd(2018, 7, 3).unwrap();
         let mut events = Vec::new();
-        let mut key = 0;
+        let mut key = 0_u64;
         for device in 0..devices {
             let product = Some((*dice.pick(&PRODUCTS[..(2 + (seed % 3) as usize)])).to_owned());
             // Skewed, so that there are large groups and small ones.
@@ -144,14 +144,15 @@ impl Fleet {
         RecordBatch::try_new(self.schemas().schema(table), columns).unwrap()
     }
 
-    fn events_table(&self) -> RecordBatch {
+    /// All events, with `month`.
+    pub fn events_table(&self) -> RecordBatch {
         let events = &self.events;
         let mut columns = vec![ids(events.iter().map(|event| Some(event.device))), instants(events.iter().map(|event| event.ts))];
         if self.has_user {
             columns.push(ids(events.iter().map(|event| event.user)));
         }
         columns.push(Arc::new(events.iter().map(|event| Some(event.kind)).collect::<StringArray>()));
-        columns.push(ids(events.iter().map(|event| Some(event.key))));
+        columns.push(keys(events.iter()));
         columns.extend(dims(events.iter()));
         columns.push(Arc::new(events.iter().map(|event| Some((event.key % 900) as i64)).collect::<arrow::array::Int64Array>()));
         columns.push(months(events.iter().map(Event::month)));
@@ -175,7 +176,7 @@ impl Fleet {
             Arc::new(days.iter().map(|days| Some(days.0 as i32)).collect::<Int32Array>()) as ArrayRef,
             instants(rows.values().map(|events| events.iter().map(|event| event.ts).min().unwrap())),
             instants(latest.iter().map(|event| event.ts)),
-            ids(latest.iter().map(|event| Some(event.key))),
+            keys(latest.iter().copied()),
         ];
         columns.extend(dims(latest.iter().copied()));
         columns.push(Arc::new(wakes.finish()));
@@ -211,7 +212,7 @@ impl Fleet {
         let mut columns = vec![
             ids(activated.iter().map(|event| Some(event.device))),
             instants(activated.iter().map(|event| event.ts)),
-            ids(activated.iter().map(|event| Some(event.key))),
+            keys(activated.iter().copied()),
         ];
         columns.extend(dims(activated.iter().copied()));
         columns.push(months(activated.iter().map(|event| event.month())));
@@ -223,11 +224,23 @@ fn bits(events: &[&Event]) -> DayBits {
     events.iter().fold(DayBits::default(), |days, event| days.with(event.day()))
 }
 
+/// A device's or user's pseudonym.
+pub fn id(number: u64) -> [u8; 16] {
+    (u128::from(number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15)) << 64).to_be_bytes()
+}
+
 fn ids(values: impl Iterator<Item = Option<u64>>) -> ArrayRef {
-    let bytes: Vec<Option<[u8; 16]>> = values
-        .map(|value| value.map(|value| (u128::from(value.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15)) << 64).to_be_bytes()))
-        .collect();
-    Arc::new(bytes.iter().map(|bytes| bytes.as_ref().map(<[u8; 16]>::as_slice)).collect::<BinaryArray>())
+    binary(values.map(|value| value.map(id)))
+}
+
+/// Event keys, in the order of their numbers.
+fn keys<'a>(events: impl Iterator<Item = &'a Event>) -> ArrayRef {
+    binary(events.map(|event| Some(u128::from(event.key).to_be_bytes())))
+}
+
+fn binary(values: impl Iterator<Item = Option<[u8; 16]>>) -> ArrayRef {
+    let values: Vec<Option<[u8; 16]>> = values.collect();
+    Arc::new(values.iter().map(|bytes| bytes.as_ref().map(<[u8; 16]>::as_slice)).collect::<BinaryArray>())
 }
 
 fn instants(values: impl Iterator<Item = Timestamp>) -> ArrayRef {

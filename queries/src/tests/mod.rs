@@ -7,6 +7,7 @@ mod goldens;
 mod privacy;
 mod reference;
 mod sql;
+mod warehouse;
 
 use std::sync::Arc;
 

@@ -164,7 +164,8 @@ fn small_groups_are_folded_smallest_first_until_other_reaches_k() {
         let fleet = Fleet::random(seed, 80, false);
         for name in ["dau", "mau", "activations"] {
             for by in [vec!["country"], vec!["country", "product"]] {
-                let request = MetricRequest::named(name).by(by);
+                let grain = (name == "activations").then_some(Grain::Month);
+                let request = MetricRequest { grain, ..MetricRequest::named(name).by(by) };
                 let expected = folded(&Reference::new(&fleet, &request).sets().unwrap(), 5);
                 let rows = ask(&fleet, &request, Guard::K(5));
                 let got: BTreeMap<_, _> = rows.iter().map(|row| ((row.0, row.1.clone()), row.2[0] as usize)).collect();
@@ -192,7 +193,7 @@ fn groups_rest_on_enough_users_too() {
                 }
                 for (date, names) in shown {
                     for sets in [&by_user, &by_device] {
-                        let mut other = BTreeSet::new();
+                        let mut other: BTreeSet<u64> = BTreeSet::new();
                         for ((_, name), set) in sets.iter().filter(|((of, _), _)| *of == date) {
                             if names.contains(name) {
                                 assert!(set.len() >= k as usize, "{request:?} {name:?}");
@@ -244,7 +245,8 @@ fn check_siblings(fleet: &Fleet, request: &MetricRequest, rows: &[Row], k: u32) 
     // unknowns, none subtracted, tells that sum.
     let mut weights = vec![-1_i32; equations.len()];
     loop {
-        let combined: Vec<f64> = (0..unknown.len()).map(|at| equations.iter().zip(&weights).map(|(row, weight)| row[at] * f64::from(*weight)).sum()).collect();
+        let combined: Vec<f64> =
+            (0..unknown.len()).map(|at| equations.iter().zip(&weights).map(|(row, weight)| row[at] * f64::from(*weight)).sum()).collect();
         let is_sum = combined.iter().all(|coefficient| *coefficient >= 0.0) && combined.iter().any(|coefficient| *coefficient > 0.0);
         if is_sum {
             let told: f64 = combined.iter().zip(&truth).map(|(coefficient, value)| coefficient * value).sum();

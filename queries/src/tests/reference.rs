@@ -34,7 +34,8 @@ impl<'a> Reference<'a> {
                 activated.insert(event.device, event);
             }
         }
-        let attributes = fleet.by_month().into_iter().map(|(key, events)| (key, *events.iter().max_by_key(|event| event.order()).unwrap())).collect();
+        let attributes =
+            fleet.by_month().into_iter().map(|(key, events)| (key, *events.iter().max_by_key(|event| event.order()).unwrap())).collect();
         let days = || fleet.events.iter().map(Event::day);
         Self { fleet, request, first: days().min().unwrap(), last: days().max().unwrap(), active, attributes, activated }
     }
@@ -153,7 +154,8 @@ impl<'a> Reference<'a> {
             let Some(group) = self.group(event) else { continue };
             let key = (event.month().first_day().epoch_days(), group);
             *size.entry(key.clone()).or_default() += 1.0;
-            let months: BTreeSet<Month> = self.active[device].iter().map(|day| day.month()).filter(|month| *month >= event.month()).collect();
+            let months: BTreeSet<Month> =
+                self.active[device].iter().map(|day| day.month()).filter(|month| *month >= event.month()).collect();
             for month in months {
                 *active.entry((key.clone(), month.epoch_months() - event.month().epoch_months())).or_default() += 1.0;
             }

@@ -35,7 +35,8 @@ fn cells(batches: &[RecordBatch]) -> Vec<Vec<String>> {
 #[test]
 fn an_analyst_aggregates_and_small_groups_are_dropped() {
     let fleet = fleet();
-    let all = cells(&run("SELECT country, product, count(DISTINCT device) AS d FROM activity GROUP BY country, product", Guard::None).unwrap());
+    let all =
+        cells(&run("SELECT country, product, count(DISTINCT device) AS d FROM activity GROUP BY country, product", Guard::None).unwrap());
     let shown = cells(&run("SELECT country, product, count(DISTINCT device) AS d FROM activity GROUP BY country, product", K).unwrap());
     let mut users: BTreeMap<(String, String), std::collections::BTreeSet<u64>> = BTreeMap::new();
     for ((_, _), events) in fleet.by_month() {
@@ -158,7 +159,11 @@ fn an_error_above_the_aggregation_tells_nothing_of_groups_that_were_dropped() {
 
 #[test]
 fn the_operator_runs_any_select_within_limits() {
-    let batches = run("SELECT a.device, sum(total(a.wakes)) FROM activity a JOIN devices d ON a.device = d.device GROUP BY 1 ORDER BY 1", Guard::None).unwrap();
+    let batches = run(
+        "SELECT a.device, sum(total(a.wakes)) FROM activity a JOIN devices d ON a.device = d.device GROUP BY 1 ORDER BY 1",
+        Guard::None,
+    )
+    .unwrap();
     assert!(batches.iter().map(RecordBatch::num_rows).sum::<usize>() > 40);
     let sums = cast(batches[0].column(1), &DataType::Int64).unwrap();
     assert!(sums.as_primitive::<Int64Type>().is_valid(0));
@@ -166,6 +171,8 @@ fn the_operator_runs_any_select_within_limits() {
     let error = block_on(engine(&fleet()).with_limits(limits).run_sql("SELECT * FROM events", Guard::None)).unwrap_err();
     assert!(matches!(error, QueryError::TooManyRows { rows: 10 }));
     let limits = SqlLimits { timeout: std::time::Duration::ZERO, ..SqlLimits::default() };
-    let error = block_on(engine(&fleet()).with_limits(limits).run_sql("SELECT count(*) FROM generate_series(1, 2000000000) a", Guard::None)).unwrap_err();
+    let error =
+        block_on(engine(&fleet()).with_limits(limits).run_sql("SELECT count(*) FROM generate_series(1, 2000000000) a", Guard::None))
+            .unwrap_err();
     assert!(matches!(error, QueryError::TimedOut { .. }), "{error}");
 }

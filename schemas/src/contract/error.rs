@@ -115,6 +115,10 @@ impl Faults {
         self.0.push(ContractFault { field: field.to_owned(), rule, reason: reason.into(), remedy: remedy.into() });
     }
 
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,5 +1,5 @@
 //! Contracts that exist: the default one, every past version, other shapes.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use arrow::datatypes::{DataType, Schema, TimeUnit};
 
@@ -36,13 +36,9 @@ fn the_default_contract_describes_the_events_of_the_product_page() {
     assert_eq!(dimensions, ["product", "model", "partner", "country", "firmware"]);
     assert_eq!(roles.measures, [("wakes".to_owned(), "wake".to_owned())]);
     assert_eq!(roles.activation_type.as_deref(), Some("activate"));
-    assert_eq!(
-        contract.event_types().unwrap(),
-        ["activate", "wake", "heartbeat", "control", "consent_granted", "consent_withdrawn"]
-    );
+    assert_eq!(contract.event_types().unwrap(), ["activate", "wake", "heartbeat", "control", "consent_granted", "consent_withdrawn"]);
     assert_eq!(contract.domains(), ["event", "device", "user"]);
-    let required: Vec<&str> =
-        contract.fields().iter().filter(|field| field.required).map(|field| field.name.as_str()).collect();
+    let required: Vec<&str> = contract.fields().iter().filter(|field| field.required).map(|field| field.name.as_str()).collect();
     assert_eq!(required, ["event_id", "device_id", "type", "ts"]);
     for dropped in ["ip", "mac", "consent.purposes"] {
         let field = contract.field(dropped).unwrap();
@@ -58,22 +54,28 @@ fn the_default_contracts_tables() {
     assert_eq!(
         names(&tables.schema(Table::Events)),
         [
-            "device", "ts", "user", "type", "event_key", "product", "model", "partner", "country", "firmware",
-            "consent_policy", "props_latency_ms", "props_room", "month"
+            "device",
+            "ts",
+            "user",
+            "type",
+            "event_key",
+            "product",
+            "model",
+            "partner",
+            "country",
+            "firmware",
+            "consent_policy",
+            "props_latency_ms",
+            "props_room",
+            "month"
         ]
     );
     assert_eq!(required_names(&tables.schema(Table::Events)), ["device", "ts", "type", "month"]);
     assert_eq!(
         names(&tables.schema(Table::Activity)),
-        [
-            "device", "days", "first_ts", "last_ts", "last_key", "product", "model", "partner", "country", "firmware",
-            "wakes", "month"
-        ]
+        ["device", "days", "first_ts", "last_ts", "last_key", "product", "model", "partner", "country", "firmware", "wakes", "month"]
     );
-    assert_eq!(
-        required_names(&tables.schema(Table::Activity)),
-        ["device", "days", "first_ts", "last_ts", "wakes", "month"]
-    );
+    assert_eq!(required_names(&tables.schema(Table::Activity)), ["device", "days", "first_ts", "last_ts", "wakes", "month"]);
     assert_eq!(names(&tables.schema(Table::Links)), ["user", "device", "days", "month"]);
     assert_eq!(
         names(&tables.schema(Table::Devices)),
@@ -81,10 +83,7 @@ fn the_default_contracts_tables() {
     );
     assert_eq!(
         names(&tables.schema(Table::Quarantine)),
-        [
-            "at", "source", "line", "partition", "offset", "reason", "field", "contract_version", "partner", "device",
-            "count", "month"
-        ]
+        ["at", "source", "line", "partition", "offset", "reason", "field", "contract_version", "partner", "device", "count", "month"]
     );
     for table in Table::ALL {
         let (whole, file) = (tables.schema(table), tables.file_schema(table));
@@ -110,9 +109,7 @@ fn columns_have_the_types_that_delta_kernel_maps_to() {
     assert_eq!(data_type("props_latency_ms"), DataType::Int64);
     assert_eq!(data_type("country"), DataType::Utf8);
     let activity = tables.schema(Table::Activity);
-    let DataType::List(element) = activity.field_with_name("wakes").unwrap().data_type().clone() else {
-        panic!("a measure is a list")
-    };
+    let DataType::List(element) = activity.field_with_name("wakes").unwrap().data_type().clone() else { panic!("a measure is a list") };
     assert_eq!((element.name().as_str(), element.data_type(), element.is_nullable()), ("element", &DataType::Int32, false));
 }
 

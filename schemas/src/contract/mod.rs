@@ -2,14 +2,15 @@
 //! what is done to it before it is stored.
 
 mod error;
+#[cfg(test)]
+mod fixture_tests;
 mod parse;
+mod privacy;
 mod roles;
 mod rules;
 mod schema;
 mod strict;
 mod successor;
-#[cfg(test)]
-mod fixture_tests;
 #[cfg(test)]
 mod successor_tests;
 #[cfg(test)]
@@ -303,11 +304,7 @@ impl Contract {
             .filter(|at| self.is_extra(*at))
             .filter_map(|at| Some((column(&at)?, self.fields[at].stored_type()?)))
             .collect();
-        let descriptions = self
-            .fields
-            .iter()
-            .filter_map(|field| Some((field.column.clone()?, field.description.clone()?)))
-            .collect();
+        let descriptions = self.fields.iter().filter_map(|field| Some((field.column.clone()?, field.description.clone()?))).collect();
         TableSchemas {
             dimensions: self.roles.dimensions.iter().filter_map(column).collect(),
             measures: self

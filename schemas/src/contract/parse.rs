@@ -18,9 +18,8 @@ const COLUMN_CHARS_MAX: usize = 64;
 const MESSAGE_CHARS_MAX: usize = 200;
 
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
-const TOP_KEYWORDS: [&str; 9] = [
-    "$schema", "$id", "x-contract", "x-roles", "x-legal-basis", "type", "required", "properties", "additionalProperties",
-];
+const TOP_KEYWORDS: [&str; 9] =
+    ["$schema", "$id", "x-contract", "x-roles", "x-legal-basis", "type", "required", "properties", "additionalProperties"];
 
 impl Contract {
     /// Parses a contract and checks it.
@@ -208,11 +207,7 @@ fn name_columns(drafts: &mut [Draft], faults: &mut Faults) {
 
 /// The path joined by `_`, with what no column may hold replaced by `_`.
 fn column_name(path: &[String]) -> String {
-    let mut name: String = path
-        .join("_")
-        .chars()
-        .map(|char| if char.is_ascii_alphanumeric() { char } else { '_' })
-        .collect();
+    let mut name: String = path.join("_").chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '_' }).collect();
     if name.starts_with(|first: char| first.is_ascii_digit()) {
         name.insert(0, '_');
     }

@@ -8,9 +8,7 @@ use super::{FieldKind, Role, Roles, Transform};
 use crate::nearest::nearest;
 use crate::tables::column;
 
-const KEYS: [&str; 10] = [
-    "device", "user", "event_id", "time", "type", "country", "consent", "dimensions", "measures", "activation_type",
-];
+const KEYS: [&str; 10] = ["device", "user", "event_id", "time", "type", "country", "consent", "dimensions", "measures", "activation_type"];
 /// Columns of every answer, beside which a dimension would be ambiguous.
 const ANSWER_COLUMNS: [&str; 8] = ["date", "value", "complete", "cohort", "offset", "devices", "rate", "kind"];
 /// Columns that the tables with dimensions have of their own.
@@ -28,16 +26,14 @@ const TABLE_COLUMNS: [&str; 12] = [
     column::ACTIVATED_TS,
     column::ACTIVATED_KEY,
 ];
-const METRICS: [&str; 9] =
-    ["activations", "installed_base", "dau", "wau", "mau28", "mau", "stickiness", "retention", "growth"];
+const METRICS: [&str; 9] = ["activations", "installed_base", "dau", "wau", "mau28", "mau", "stickiness", "retention", "growth"];
 const CONSENT_TYPES: [&str; 2] = ["consent_granted", "consent_withdrawn"];
 const DIMENSIONS_MAX: usize = 32;
 const MEASURES_MAX: usize = 32;
 
 impl Role {
     /// All roles, in the order of PRODUCT.
-    pub const ALL: [Self; 7] =
-        [Self::Device, Self::User, Self::EventId, Self::Time, Self::Type, Self::Country, Self::Consent];
+    pub const ALL: [Self; 7] = [Self::Device, Self::User, Self::EventId, Self::Time, Self::Type, Self::Country, Self::Consent];
 
     /// Key in `x-roles`.
     pub const fn as_str(self) -> &'static str {
@@ -168,11 +164,7 @@ pub(super) fn read(roles: Option<&Value>, drafts: &[Draft], faults: &mut Faults)
     })
 }
 
-fn read_consent(
-    consent: Option<usize>,
-    drafts: &[Draft],
-    faults: &mut Faults,
-) -> (Option<usize>, Option<usize>) {
+fn read_consent(consent: Option<usize>, drafts: &[Draft], faults: &mut Faults) -> (Option<usize>, Option<usize>) {
     let Some(consent) = consent.map(|index| &drafts[index].field) else { return (None, None) };
     if consent.kind != FieldKind::Object {
         return (None, None);
@@ -225,12 +217,11 @@ fn read_dimensions(roles: &Map<String, Value>, drafts: &[Draft], faults: &mut Fa
             faults.add(at, Rule::Dimension, reason, "name a string that is kept, generalized or truncate_ip");
         } else if dimensions.contains(&index) {
             faults.add(at, Rule::Dimension, format!("`{name}` stands twice"), "name it once");
-        } else {
-            dimensions.push(index);
-        }
-        if let Some(taken) = field.column.as_deref().filter(|own| is_taken(own)) {
+        } else if let Some(taken) = field.column.as_deref().filter(|own| is_taken(own)) {
             let reason = format!("`{name}` would be a column `{taken}`, which tables or answers have already");
             faults.add(at, Rule::Column, reason, "send it under another name, or leave it out of the dimensions");
+        } else {
+            dimensions.push(index);
         }
     }
     dimensions

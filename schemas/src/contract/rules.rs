@@ -48,8 +48,10 @@ pub(super) fn check_field(draft: &Draft, faults: &mut Faults) {
             let bounded = field.checks.choices.is_some()
                 || field.checks.pattern.is_some()
                 || field.checks.max_length.is_some_and(|chars| chars <= TEXT_CHARS_MAX);
-            // An exposed identifier has been told of; a limit would not mend it.
-            if !bounded && field.class != PrivacyClass::Identifier {
+            // These have been told of an exposed identifier or a missing format; a limit would not mend that.
+            let told = field.class == PrivacyClass::Identifier
+                || matches!(field.role, Some(Role::Device | Role::User | Role::EventId | Role::Time));
+            if !bounded && !told {
                 let reason = "is a kept string that could hold anything: neither enum, pattern nor maxLength ≤ 64";
                 faults.add(at, Rule::TextUnbounded, reason, "add one of them, or drop it");
             }

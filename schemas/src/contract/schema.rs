@@ -1,12 +1,12 @@
-//! Reads the properties of a contract into fields: types, limits, `x-privacy`.
+//! Reads the properties of a contract into fields: types and limits.
 //! What JSON Schema's own meta-schema finds wrong is left to it.
 
 use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 use super::error::{Faults, Rule};
+use super::privacy::{Privacy, read_privacy};
 use super::{Checks, Field, FieldKind, PrivacyClass, Transform};
-use crate::Generalization;
 use crate::nearest::nearest;
 
 /// More fields than any event needs; each costs a column or a check.
@@ -16,18 +16,29 @@ pub(super) const DEPTH_MAX: usize = 8;
 /// Compiled size of a pattern, bytes.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
 
-const ANNOTATIONS: [&str; 8] =
-    ["title", "description", "$comment", "examples", "default", "deprecated", "readOnly", "writeOnly"];
+const ANNOTATIONS: [&str; 8] = ["title", "description", "$comment", "examples", "default", "deprecated", "readOnly", "writeOnly"];
 const ENFORCED: [&str; 19] = [
-    "type", "enum", "const", "pattern", "format", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum",
-    "exclusiveMaximum", "items", "minItems", "maxItems", "properties", "required", "x-privacy", "x-unit",
+    "type",
+    "enum",
+    "const",
+    "pattern",
+    "format",
+    "minLength",
+    "maxLength",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "items",
+    "minItems",
+    "maxItems",
+    "properties",
+    "required",
+    "x-privacy",
+    "x-unit",
     // Undeclared fields are dropped and counted, whatever this says.
     "additionalProperties",
 ];
-const PRIVACY_KEYS: [&str; 6] = ["class", "transform", "domain", "step", "prefix", "fold_case"];
-const CLASSES: [&str; 4] = ["identifier", "quasi_identifier", "personal", "operational"];
-const TRANSFORMS: [&str; 5] = ["pseudonymize", "drop", "keep", "truncate_ip", "generalize"];
-
 /// A field as read. Where `sound` is false, a fault has been told already, and
 /// the rules that would follow from it stay silent.
 #[derive(Debug)]
@@ -63,16 +74,10 @@ pub(super) struct Within<'a> {
 }
 
 /// Reads `properties` and `required` of an object, and what is below.
-pub(super) fn read_properties(
-    schema: &Map<String, Value>,
-    within: Within<'_>,
-    drafts: &mut Vec<Draft>,
-    faults: &mut Faults,
-) {
+pub(super) fn read_properties(schema: &Map<String, Value>, within: Within<'_>, drafts: &mut Vec<Draft>, faults: &mut Faults) {
     let empty = Map::new();
     let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
-    let required: Vec<&str> =
-        schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let container = if within.path.is_empty() { "required".to_owned() } else { within.path.join(".") };
     for name in required.iter().filter(|name| !properties.contains_key(**name)) {
         faults.add(
@@ -126,7 +131,9 @@ fn read_property(
             (FieldKind::Any, true)
         }
     };
+    let faults_before = faults.len();
     let checks = read_checks(&name, schema, kind, dropped, faults);
+    sound &= faults.len() == faults_before;
     let text = |key: &str| schema.get(key).and_then(Value::as_str).map(str::to_owned);
     drafts.push(Draft {
         field: Field {
@@ -149,133 +156,6 @@ fn read_property(
     if kind == FieldKind::Object {
         let within = Within { path, dropped: dropped.then_some(privacy.class) };
         read_properties(schema, within, drafts, faults);
-    }
-}
-
-#[derive(Clone)]
-struct Privacy {
-    class: PrivacyClass,
-    transform: Transform,
-    fold_case: bool,
-}
-
-impl Privacy {
-    /// Stands in for one that could not be read: the most careful.
-    const UNKNOWN: Self = Self { class: PrivacyClass::Identifier, transform: Transform::Drop, fold_case: false };
-}
-
-fn read_privacy(
-    name: &str,
-    privacy: Option<&Value>,
-    parent_dropped: Option<PrivacyClass>,
-    faults: &mut Faults,
-) -> Option<Privacy> {
-    let Some(privacy) = privacy.and_then(Value::as_object) else {
-        if let (Some(class), None) = (parent_dropped, privacy) {
-            return Some(Privacy { class, transform: Transform::Drop, fold_case: false });
-        }
-        faults.add(
-            name,
-            Rule::Privacy,
-            "has no `x-privacy`",
-            "add {\"class\": one of identifier, quasi_identifier, personal, operational, \"transform\": one of pseudonymize, drop, keep, truncate_ip, generalize}",
-        );
-        return None;
-    };
-    let mut told = false;
-    let mut fault = |rule: Rule, reason: String, remedy: String| {
-        told = true;
-        faults.add(name, rule, reason, remedy);
-    };
-    for key in privacy.keys().filter(|key| !PRIVACY_KEYS.contains(&key.as_str())) {
-        fault(Rule::Privacy, format!("`x-privacy` has the unknown key `{key}`"), meant(key, &PRIVACY_KEYS));
-    }
-    let choice = |key: &str| privacy.get(key).and_then(Value::as_str);
-    let class = match choice("class") {
-        Some("identifier") => Some(PrivacyClass::Identifier),
-        Some("quasi_identifier") => Some(PrivacyClass::QuasiIdentifier),
-        Some("personal") => Some(PrivacyClass::Personal),
-        Some("operational") => Some(PrivacyClass::Operational),
-        Some(other) => {
-            fault(Rule::Privacy, format!("unknown class `{other}`"), meant(other, &CLASSES));
-            None
-        }
-        None => {
-            fault(Rule::Privacy, "`x-privacy` has no `class`".into(), format!("one of {}", CLASSES.join(", ")));
-            None
-        }
-    };
-    let (transform, own_keys): (_, &[&str]) = match choice("transform") {
-        Some("pseudonymize") => (
-            choice("domain").map(|domain| Transform::Pseudonymize { domain: domain.to_owned() }).or_else(|| {
-                let remedy = "name the domain, such as \"domain\": \"device\"".to_owned();
-                fault(Rule::Domain, "is pseudonymized in no domain".into(), remedy);
-                None
-            }),
-            &["domain", "fold_case"],
-        ),
-        Some("drop") => (Some(Transform::Drop), &[]),
-        Some("keep") => (Some(Transform::Keep), &[]),
-        Some("truncate_ip") => (Some(Transform::TruncateIp), &[]),
-        Some("generalize") => (
-            read_generalization(privacy).map(Transform::Generalize).or_else(|| {
-                let remedy = "give \"step\" (a number above 0) for numbers, or \"prefix\" (1 to 64 characters) for strings";
-                fault(Rule::TransformUnfit, "`generalize` does not say how".into(), remedy.to_owned());
-                None
-            }),
-            &["step", "prefix"],
-        ),
-        Some(other) => {
-            fault(Rule::Privacy, format!("unknown transform `{other}`"), meant(other, &TRANSFORMS));
-            (None, &PRIVACY_KEYS)
-        }
-        None => {
-            let remedy = format!("one of {}", TRANSFORMS.join(", "));
-            fault(Rule::Privacy, "`x-privacy` has no `transform`".into(), remedy);
-            (None, &PRIVACY_KEYS)
-        }
-    };
-    for key in &PRIVACY_KEYS[2..] {
-        if privacy.contains_key(*key) && !own_keys.contains(key) {
-            let reason = format!("`{key}` says nothing for this transform");
-            fault(Rule::Privacy, reason, "leave it out, or change the transform".into());
-        }
-    }
-    let fold_case = match privacy.get("fold_case") {
-        None => false,
-        Some(Value::Bool(fold)) => *fold,
-        Some(_) => {
-            fault(Rule::Privacy, "`fold_case` is not true or false".into(), "write true or false".into());
-            false
-        }
-    };
-    if parent_dropped.is_some() && transform.as_ref().is_some_and(|transform| *transform != Transform::Drop) {
-        let remedy = "drop it too, or keep the object and drop its other properties";
-        fault(Rule::TransformUnfit, "stands in an object that is dropped".into(), remedy.into());
-    }
-    if told {
-        return None;
-    }
-    Some(Privacy { class: class?, transform: transform?, fold_case })
-}
-
-fn meant(word: &str, known: &[&'static str]) -> String {
-    match nearest(word, known) {
-        Some(known) => format!("did you mean `{known}`"),
-        None => format!("one of {}", known.join(", ")),
-    }
-}
-
-fn read_generalization(privacy: &Map<String, Value>) -> Option<Generalization> {
-    match (privacy.get("step"), privacy.get("prefix")) {
-        (Some(step), None) => {
-            step.as_f64().filter(|step| step.is_finite() && *step > 0.0).map(Generalization::Step)
-        }
-        (None, Some(prefix)) => {
-            let chars = prefix.as_u64().and_then(|chars| usize::try_from(chars).ok())?;
-            (1..=64).contains(&chars).then_some(Generalization::Prefix(chars))
-        }
-        _ => None,
     }
 }
 
@@ -323,13 +203,7 @@ fn inferred_type(schema: &Map<String, Value>) -> Option<Vec<&'static str>> {
     (texts > 0 && choices.iter().all(|choice| choice.is_string() || choice.is_null())).then_some(names)
 }
 
-fn read_checks(
-    name: &str,
-    schema: &Map<String, Value>,
-    kind: FieldKind,
-    dropped: bool,
-    faults: &mut Faults,
-) -> Checks {
+fn read_checks(name: &str, schema: &Map<String, Value>, kind: FieldKind, dropped: bool, faults: &mut Faults) -> Checks {
     let count = |key: &str| schema.get(key).and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok());
     let number = |key: &str| schema.get(key).and_then(Value::as_f64);
     let mut checks = Checks {
@@ -373,14 +247,7 @@ fn read_checks(
     checks
 }
 
-fn read_choices(
-    name: &str,
-    choices: &[Value],
-    kind: FieldKind,
-    dropped: bool,
-    checks: &mut Checks,
-    faults: &mut Faults,
-) {
+fn read_choices(name: &str, choices: &[Value], kind: FieldKind, dropped: bool, checks: &mut Checks, faults: &mut Faults) {
     let usable = match kind {
         FieldKind::String | FieldKind::Timestamp => {
             let texts: Vec<String> = choices.iter().filter_map(Value::as_str).map(str::to_owned).collect();

@@ -10,17 +10,8 @@ use super::{Collection, DEFAULT_REGIME, OnWithdrawal, Policy, PolicyError, Polic
 use crate::nearest::nearest;
 
 const TOP_KEYS: [&str; 3] = ["k", "regimes", "countries"];
-const REGIME_KEYS: [&str; 9] = [
-    "collection",
-    "legal_basis",
-    "min_policy",
-    "purposes",
-    "retention_days",
-    "erasure_months",
-    "extension_months",
-    "on_withdrawal",
-    "k",
-];
+const REGIME_KEYS: [&str; 9] =
+    ["collection", "legal_basis", "min_policy", "purposes", "retention_days", "erasure_months", "extension_months", "on_withdrawal", "k"];
 const K_DEFAULT: u32 = 10;
 const K_MAX: u32 = 1_000_000;
 const RETENTION_DAYS_MAX: u32 = 36_525;
@@ -116,13 +107,8 @@ impl Reader<'_> {
     fn regime(&mut self, name: &str, section: &Section<'_>) -> Option<Regime> {
         let faults_before = self.faults.len();
         self.unknown_keys(section, &REGIME_KEYS);
-        let collection = self.choice(
-            section,
-            "collection",
-            &[("opt_in", Collection::OptIn), ("opt_out", Collection::OptOut)],
-        );
-        let on_withdrawal =
-            self.choice(section, "on_withdrawal", &[("stop", OnWithdrawal::Stop), ("erase", OnWithdrawal::Erase)]);
+        let collection = self.choice(section, "collection", &[("opt_in", Collection::OptIn), ("opt_out", Collection::OptOut)]);
+        let on_withdrawal = self.choice(section, "on_withdrawal", &[("stop", OnWithdrawal::Stop), ("erase", OnWithdrawal::Erase)]);
         let legal_basis = self.text(section, "legal_basis");
         if legal_basis.is_none() && !section.table.contains_key("legal_basis") {
             self.fault(&section.span, &section.key("legal_basis"), "is missing", "say on what basis, in words");
@@ -146,11 +132,7 @@ impl Reader<'_> {
         (self.faults.len() == faults_before).then_some(regime)
     }
 
-    fn countries(
-        &mut self,
-        top: &Section<'_>,
-        regimes: &BTreeMap<String, Option<Regime>>,
-    ) -> BTreeMap<String, String> {
+    fn countries(&mut self, top: &Section<'_>, regimes: &BTreeMap<String, Option<Regime>>) -> BTreeMap<String, String> {
         let mut countries = BTreeMap::new();
         if !top.table.contains_key("countries") {
             return countries;
@@ -239,9 +221,10 @@ impl Reader<'_> {
 
     fn texts(&mut self, section: &Section<'_>, name: &str) -> Vec<String> {
         let Some(value) = section.table.get(name) else { return Vec::new() };
-        let elements = value.get_ref().as_array().map(|array| {
-            array.iter().map(|element| element.get_ref().as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
-        });
+        let elements = value
+            .get_ref()
+            .as_array()
+            .map(|array| array.iter().map(|element| element.get_ref().as_str().map(str::to_owned)).collect::<Option<Vec<_>>>());
         match elements {
             Some(Some(texts)) => texts,
             _ => {

@@ -92,10 +92,7 @@ fn bad_values_are_refused_with_their_line_and_what_would_be_right() {
 fn missing_keys_are_told_at_the_regimes_line() {
     let error = Policy::parse("\n\n[regimes.gdpr]\n").unwrap_err();
     let keys: Vec<&str> = error.faults.iter().map(|fault| fault.key.as_str()).collect();
-    assert_eq!(
-        keys,
-        ["regimes.gdpr.collection", "regimes.gdpr.on_withdrawal", "regimes.gdpr.legal_basis", "regimes.gdpr.erasure_months"]
-    );
+    assert_eq!(keys, ["regimes.gdpr.collection", "regimes.gdpr.on_withdrawal", "regimes.gdpr.legal_basis", "regimes.gdpr.erasure_months"]);
     assert!(error.faults.iter().all(|fault| fault.line == 3), "{error}");
     assert_eq!(fault("k = 10\n").key, "regimes");
     assert_eq!(fault(&SHORT.replace("gdpr", "other")).key, "regimes.gdpr");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ameles_core::{
-    EventKey, ManualClock, Month, SharedClock, SharedRandom, Subject, SubjectKind, SuppressionSet, SystemRandom, Timestamp,
+    Clock as _, EventKey, ManualClock, Month, SharedClock, SharedRandom, Subject, SubjectKind, SuppressionSet, SystemRandom, Timestamp,
 };
 use ameles_ledger::{Ledger, LedgerKeys, LedgerOptions};
 use ameles_pseudonym::{KeyEncryptionKey, Keyring, RawIdentifier, identify};
@@ -142,6 +142,35 @@ impl Home {
             }
         });
         RecordBatch::try_new(schema.clone(), columns.collect()).unwrap()
+    }
+
+    /// Begins a new epoch of a domain.
+    pub(crate) fn rotate(&mut self, domain: &str) {
+        let kek = KeyEncryptionKey::load(&self.folder.path().join("home.key")).unwrap();
+        let mut keyring = Keyring::open(&self.eraser.layout.home.join("keyring.json"), &kek).unwrap();
+        keyring.rotate(domain, &*self.eraser.clock, &*self.eraser.random).unwrap();
+        self.eraser.keyring = Arc::new(keyring);
+    }
+
+    /// Leaves a quarantine row for each device.
+    pub(crate) async fn quarantine(&self, devices: &[&str]) {
+        let schema = self.eraser.warehouse.tables().file_schema(Table::Quarantine);
+        let rows = devices.len();
+        let subjects: Vec<Subject> = devices.iter().map(|device| self.subject(SubjectKind::Device, device)).collect();
+        let columns = schema.fields().iter().map(|field| -> ArrayRef {
+            match field.name().as_str() {
+                column::AT => Arc::new(TimestampMicrosecondArray::from(vec![self.clock.now().micros(); rows]).with_timezone("UTC")),
+                column::SOURCE => Arc::new(StringArray::from(vec!["test"; rows])),
+                column::REASON => Arc::new(StringArray::from(vec!["invalid_value"; rows])),
+                column::CONTRACT_VERSION => Arc::new(arrow::array::Int32Array::from(vec![1; rows])),
+                column::COUNT => Arc::new(arrow::array::Int64Array::from(vec![1; rows])),
+                column::DEVICE => Arc::new(BinaryArray::from_iter_values(subjects.iter().map(Subject::as_bytes))),
+                _ => new_null_array(field.data_type(), rows),
+            }
+        });
+        let quarantine = RecordBatch::try_new(schema.clone(), columns.collect()).unwrap();
+        let batch = Append { quarantine: Some(quarantine), ..Append::default() };
+        self.eraser.warehouse.lease(&*self.eraser.random).await.unwrap().append(batch, &self.eraser.ledger).await.unwrap();
     }
 
     /// All rows of a table as text, sorted.

@@ -171,7 +171,7 @@ async fn submissions_are_checked_and_dated() {
 }
 
 #[tokio::test]
-async fn an_opendsr_request_names_one_subject_by_several_identities() {
+async fn an_opendsr_request_names_one_subject_by_several_identities_and_is_entered_once() {
     let home = Home::with_fleet().await;
     let body = r#"{"regulation":"gdpr","subject_request_id":"a7551968-d5d6-44b2-9831-815ac9017798","subject_request_type":"erasure","submitted_time":"2026-09-01T00:00:00Z","subject_identities":[
         {"identity_type":"user_id","identity_value":"u3","identity_format":"raw"},{"identity_type":"device_id","identity_value":"d1","identity_format":"raw"}]}"#;
@@ -181,8 +181,91 @@ async fn an_opendsr_request_names_one_subject_by_several_identities() {
     let again = home.eraser.submit_opendsr(parse(), "controller").await.unwrap();
     assert_eq!(again.request_id, reply.request_id);
     assert_eq!(home.eraser.status_opendsr(&reply.subject_request_id).await.unwrap().request_status, "pending");
+    // One for the device and one for the user: neither waits for the other.
+    let entered = home.eraser.ledger.requests(&RequestFilter::default()).await.unwrap();
+    assert_eq!(entered.len(), 2);
     home.eraser.run("test", &Silent).await.unwrap();
     let status = home.eraser.status_opendsr(&reply.request_id).await.unwrap();
     assert_eq!((status.request_status.as_str(), status.results_url.is_some()), ("completed", true));
     home.assert_holds_only(&remaining(|event| event.device == "d1" || event.device == "d4")).await;
+}
+
+#[tokio::test]
+async fn an_opendsr_cancellation_takes_back_all_of_it() {
+    let home = Home::with_fleet().await;
+    let body = r#"{"regulation":"gdpr","subject_request_id":"a7551968-d5d6-44b2-9831-815ac9017798","subject_request_type":"erasure","submitted_time":"2026-09-01T00:00:00Z","subject_identities":[
+        {"identity_type":"user_id","identity_value":"u3","identity_format":"raw"},{"identity_type":"device_id","identity_value":"d1","identity_format":"raw"}]}"#;
+    let request = crate::opendsr::parse_request(body.as_bytes(), &home.eraser.contract).unwrap();
+    let reply = home.eraser.submit_opendsr(request, "controller").await.unwrap();
+    home.eraser.cancel_opendsr(&reply.subject_request_id, "controller").await.unwrap();
+    assert_eq!(home.eraser.status_opendsr(&reply.subject_request_id).await.unwrap().request_status, "cancelled");
+    assert!(home.eraser.run("test", &Silent).await.unwrap().requests.is_empty());
+    assert!(home.eraser.ledger.suppressions().await.unwrap().is_empty());
+    home.assert_holds_only(&fleet()).await;
+}
+
+#[tokio::test]
+async fn a_grant_after_the_request_keeps_what_comes_after_it() {
+    let home = Home::with_fleet().await;
+    let options = SubmitOptions { received: Some("2026-07-15T00:00:00Z".parse().unwrap()), ..options() };
+    let id = home.eraser.submit(vec![(Device, RawIdentifier::new("d1".to_owned()))], &options).await.unwrap()[0];
+    let grant = ameles_ledger::ConsentEvent {
+        subject: home.subject(Device, "d1"),
+        granted: true,
+        at: "2026-08-01T00:00:00Z".parse().unwrap(),
+        policy: None,
+        purposes: Vec::new(),
+        source: ameles_ledger::ConsentSource::Api,
+    };
+    assert_eq!(home.eraser.ledger.record_consents(&[grant]).await.unwrap().lifted, 1);
+    let report = home.eraser.run("test", &Silent).await.unwrap();
+    assert_eq!(report.rows_erased, 3);
+    assert!(report.requests.iter().any(|outcome| outcome.id == id && outcome.warnings.iter().any(|warning| warning.contains("consented again"))));
+    home.assert_holds_only(&remaining(|event| event.device == "d1" && event.at < "2026-08")).await;
+    let report = home.eraser.verify(None, &Silent).await.unwrap();
+    assert!(report.clean && report.subjects_lifted == 1, "{report:?}");
+    assert_eq!(home.append(&home.eraser.warehouse, &[event("d1", None, "2026-09-01T09:00:00Z", "wake")]).await, 1);
+}
+
+#[tokio::test]
+async fn an_identifier_is_looked_for_under_every_key_epoch() {
+    let mut home = Home::with_fleet().await;
+    home.rotate("device");
+    home.append(&home.eraser.warehouse, &[event("d1", Some("u1"), "2026-08-20T09:00:00Z", "wake")]).await;
+    let id = home.submit(Device, "d1").await;
+    let report = home.eraser.run("test", &Silent).await.unwrap();
+    assert_eq!(report.rows_erased, 5);
+    let certificate = home.eraser.certificate(id).await.unwrap();
+    let certificate = check_certificate(&certificate, &home.eraser.keyring.public_key()).unwrap().certificate.unwrap();
+    assert_eq!((certificate.found.event_rows, certificate.found.key_epochs), (5, 2));
+    assert!(home.eraser.verify(None, &Silent).await.unwrap().clean);
+}
+
+#[tokio::test]
+async fn quarantined_rows_of_the_device_go_and_others_stay() {
+    let home = Home::with_fleet().await;
+    home.quarantine(&["d1", "d1", "d3"]).await;
+    let id = home.submit(Device, "d1").await;
+    let report = home.eraser.run("test", &Silent).await.unwrap();
+    assert_eq!(report.quarantine_rows_erased, 2);
+    let certificate = home.eraser.certificate(id).await.unwrap();
+    assert_keeps_to_schema(&certificate);
+    let certificate = check_certificate(&certificate, &home.eraser.keyring.public_key()).unwrap().certificate.unwrap();
+    assert_eq!(certificate.found.quarantine_rows, 2);
+    let quarantine = certificate.tables.iter().find(|table| table.table == "quarantine").unwrap();
+    assert_eq!((quarantine.rows_before, quarantine.rows_after, quarantine.rows_deleted), (3, 1, Some(2)));
+    assert_eq!(home.rows(&home.eraser.warehouse, Table::Quarantine, std::sync::Arc::default()).await.len(), 1);
+}
+
+#[tokio::test]
+async fn months_and_tables_may_become_empty() {
+    let home = Home::with_fleet().await;
+    for device in ["d1", "d2", "d3", "d4"] {
+        home.submit(Device, device).await;
+    }
+    assert_eq!(home.eraser.run("test", &Silent).await.unwrap().rows_erased, fleet().len() as u64);
+    for table in [Table::Events, Table::Activity, Table::Links, Table::Devices] {
+        assert_eq!(home.rows(&home.eraser.warehouse, table, std::sync::Arc::default()).await, Vec::<String>::new(), "{table}");
+    }
+    assert!(home.eraser.verify(None, &Silent).await.unwrap().clean);
 }

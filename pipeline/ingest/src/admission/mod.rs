@@ -85,12 +85,18 @@ impl Admission {
             },
             Err(rejection) => rejection,
         };
-        let (partner, device) = self.salvage(scratch, undeclared, line);
+        let (partner, device) = self.salvage(scratch, undeclared, view, line);
         part.reject(rejection, number, partner.as_deref(), device);
     }
 
-    /// What a rejected line still says validly: partner and device.
-    fn salvage(&self, scratch: &mut Scratch, undeclared: &mut UndeclaredCounter, line: &[u8]) -> (Option<Box<str>>, Option<DeviceId>) {
+    /// What a rejected line still says validly: partner and device. A suppressed device is named nowhere.
+    fn salvage(
+        &self,
+        scratch: &mut Scratch,
+        undeclared: &mut UndeclaredCounter,
+        view: &View,
+        line: &[u8],
+    ) -> (Option<Box<str>>, Option<DeviceId>) {
         let roles = self.contract().roles();
         let device_ok = self.decoder.field_ok(scratch, line, roles.device);
         let partner_field = roles.partner.filter(|field| self.decoder.field_ok(scratch, line, *field));
@@ -98,6 +104,7 @@ impl Admission {
             return (None, None);
         };
         let device = device_ok.then(|| self.device.key(&event, roles.device).ok().flatten()).flatten().map(DeviceId::from_bytes);
+        let device = device.filter(|device| !view.suppressions.covers_device(*device));
         if event.undeclared_count() > 0 {
             undeclared.note(&event, device);
         }

@@ -8,7 +8,7 @@ mod quarantine;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use build::{Built, build};
+pub(crate) use build::build;
 pub(crate) use columns::{ColumnPlan, Columns};
 pub(crate) use part::{ConsentRow, Flags, Part, Row};
-pub(crate) use quarantine::{HourlyCounts, QuarantineRow, quarantine_batch};
+pub(crate) use quarantine::{HourlyCounts, quarantine_batch};

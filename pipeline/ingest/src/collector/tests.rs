@@ -40,11 +40,11 @@ async fn a_reply_counts_and_names_what_was_wrong_and_its_events_are_stored() {
 async fn a_month_that_has_closed_takes_no_more() {
     let home = Home::new().await;
     let collector = start(&home).await;
-    let body = wake("e1", "2018-06-30T23:59:59Z", json!({})) + &wake("e2", "2018-07-01T00:00:00Z", json!({}));
-    let reply = collector.submit_for(body.clone().into(), BodyFormat::Ndjson, None).await.unwrap();
+    let two = |first: &str, second: &str| wake(first, "2018-06-30T23:59:59Z", json!({})) + &wake(second, "2018-07-01T00:00:00Z", json!({}));
+    let reply = collector.submit_for(two("e1", "e2").into(), BodyFormat::Ndjson, None).await.unwrap();
     assert_eq!((reply.tally.accepted(), reply.tally.rejected(Reason::TooLate)), (1, 1));
     home.clock.set(at("2018-07-08T00:00:00Z")); // June is open until then
-    let reply = collector.submit_for(body.into(), BodyFormat::Ndjson, None).await.unwrap();
+    let reply = collector.submit_for(two("e3", "e4").into(), BodyFormat::Ndjson, None).await.unwrap();
     assert_eq!((reply.tally.rejected(Reason::TooLate), reply.tally.accepted()), (0, 2));
 }
 
@@ -91,7 +91,7 @@ async fn a_withdrawal_stops_the_next_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn too_much_at_once_is_busy_and_many_requests_share_commits() {
     let home = Home::with(Contract::default_contract(), Limits { body_bytes_max: 1 << 20, ..Limits::default() }).await;
-    let options = CollectorOptions { queue_bytes_max: 512 << 10, group_ms: 50, ..CollectorOptions::default() };
+    let options = CollectorOptions { queue_bytes_max: 256 << 10, group_ms: 50, ..CollectorOptions::default() };
     let collector = Collector::start(Arc::clone(&home.env), options).await.unwrap();
     let big = collector.submit_for(vec![b' '; 2 << 20].into(), BodyFormat::Auto, None).await;
     assert!(matches!(big, Err(SubmitError::TooLarge { .. })));

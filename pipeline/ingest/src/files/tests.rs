@@ -268,9 +268,12 @@ async fn grants_and_withdrawals_count_from_where_they_stand() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suppressed_subject_stays_out_until_it_grants_anew() {
     let home = Home::new().await;
-    for (kind, subject) in
-        [(SubjectKind::Device, Subject::Device(home.device("d1"))), (SubjectKind::User, Subject::User(home.user("u1")))]
-    {
+    let (device, user) = (SubjectKind::Device, SubjectKind::User);
+    for (kind, subject) in [
+        (device, Subject::Device(home.device("d1"))),
+        (user, Subject::User(home.user("u1"))),
+        (device, Subject::Device(home.device("d5"))),
+    ] {
         let request = NewRequest {
             subjects: vec![(1, subject)],
             kind,
@@ -291,11 +294,13 @@ async fn a_suppressed_subject_stays_out_until_it_grants_anew() {
         line("d1", "6", "2018-07-13T00:00:00Z", "consent_granted", json!({})),
         line("d1", "7", "2018-07-14T00:00:00Z", "wake", json!({})),
         line("d1", "8", "2018-07-12T12:00:00Z", "wake", json!({})), // before the grant
+        line("d5", "9", "never", "wake", json!({})),
     ]
     .concat();
     let report = home.ingest(&[home.write("a.ndjson", text)]).await;
     assert_eq!((report.tally.accepted(), report.tally.rejected(Reason::Suppressed)), (3, 5), "{:?}", report.tally);
     home.assert_quarantine(&report.tally).await;
+    assert!(home.quarantine().await.iter().all(|row| !row.has_device), "a suppressed device is named nowhere");
 }
 
 #[tokio::test(flavor = "multi_thread")]

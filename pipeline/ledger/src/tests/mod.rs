@@ -5,6 +5,7 @@ mod audit;
 mod consents;
 mod files;
 mod journal;
+mod kill;
 mod requests;
 mod tokens;
 

@@ -146,10 +146,14 @@ async fn writers_and_the_maintainer_at_once_lose_nothing_and_double_nothing() {
         let (world, mine) = (Arc::clone(&world), all[writer * 400..][..400].to_vec());
         tokio::spawn(async move {
             // One of them in another process, as it were: its own knowledge of the log.
-            let warehouse = if writer == 0 { crate::Warehouse::open(world.root(), tables()).await.unwrap() } else { world.warehouse.clone() };
+            let warehouse =
+                if writer == 0 { crate::Warehouse::open(world.root(), tables()).await.unwrap() } else { world.warehouse.clone() };
             let mut lease = warehouse.lease(&world.random).await.unwrap();
             for part in mine.chunks(20) {
-                lease.append(Append { events: vec![(july, batch(&tables(), july, part))], ..Append::default() }, &world.suppressed).await.unwrap();
+                lease
+                    .append(Append { events: vec![(july, batch(&tables(), july, part))], ..Append::default() }, &world.suppressed)
+                    .await
+                    .unwrap();
             }
         })
     });

@@ -19,7 +19,9 @@ fn remaining(all: &[Event], devices: &[u32], users: &[u32]) -> Vec<Event> {
         let seen: HashSet<u32> = all.iter().filter(|event| event.device == number).filter_map(|event| event.user).collect();
         !seen.is_empty() && seen.iter().all(|user| users.contains(user))
     };
-    let stays = |event: &&Event| !devices.contains(&event.device) && event.user.map_or_else(|| !userless(event.device), |user| !users.contains(&user));
+    let stays = |event: &&Event| {
+        !devices.contains(&event.device) && event.user.map_or_else(|| !userless(event.device), |user| !users.contains(&user))
+    };
     all.iter().filter(stays).copied().collect()
 }
 
@@ -38,7 +40,11 @@ async fn an_erasure_is_seen_at_once_and_leaves_nothing() {
 
     let (devices, users) = ([4, 9, 33], [2]);
     let set = suppress(1, &devices, &users);
-    let subjects: Vec<Subject> = devices.iter().map(|number| Subject::Device(device(*number))).chain(users.iter().map(|number| Subject::User(user(*number)))).collect();
+    let subjects: Vec<Subject> = devices
+        .iter()
+        .map(|number| Subject::Device(device(*number)))
+        .chain(users.iter().map(|number| Subject::User(user(*number))))
+        .collect();
     let before = verify::scan_for(world.root(), &subjects, &|_| {}).await.unwrap();
     assert!(before.findings.iter().any(|finding| finding.what.starts_with("column device")), "{before:?}");
     assert!(before.findings.iter().any(|finding| finding.path.starts_with("quarantine")));
@@ -55,7 +61,12 @@ async fn an_erasure_is_seen_at_once_and_leaves_nothing() {
     assert_eq!(found.rows, (all.len() - stay.len()) as u64);
     assert_eq!(found.months.iter().copied().collect::<Vec<_>>(), [july]);
     assert!(devices.iter().all(|number| found.devices.contains(&device(*number))));
-    let others: HashSet<u32> = all.iter().filter(|event| devices.contains(&event.device)).filter_map(|event| event.user).filter(|user| !users.contains(user)).collect();
+    let others: HashSet<u32> = all
+        .iter()
+        .filter(|event| devices.contains(&event.device))
+        .filter_map(|event| event.user)
+        .filter(|user| !users.contains(user))
+        .collect();
     assert_eq!(found.other_users, others.len() as u64);
 
     let covering = set.with_userless(found.userless_devices.iter().copied(), Timestamp::MAX);
@@ -138,4 +149,28 @@ async fn a_whole_batch_may_be_suppressed_and_its_position_is_kept() {
     let appended = lease.append(batch, &world.suppressed).await.unwrap();
     assert_eq!((appended.rows, appended.suppressed), (0, 1));
     assert_eq!(world.warehouse.snapshot().await.unwrap().txn(Table::Events, "file:abc"), Some(9));
+}
+
+#[tokio::test]
+async fn quarantine_does_not_name_a_suppressed_device() {
+    let july = month("2018-07");
+    // Known when the batch is taken, and come in before its commit.
+    for looks in [0, 1] {
+        let mut world = World::new().await;
+        world.suppressed = Suppressed::later(looks, suppress(1, &[4], &[]));
+        let mut lease = world.lease().await;
+        let rows = quarantine(&[(july, Some(4)), (july, Some(5)), (july, None)]);
+        lease.append(Append { quarantine: Some(rows), ..Append::default() }, &world.suppressed).await.unwrap();
+        let lines = rows_of_quarantine(&world).await;
+        assert_eq!(lines.len(), 3, "{looks}");
+        assert!(!lines.iter().any(|line| line.contains(&hex::encode(device(4).as_bytes()))));
+        assert!(lines.iter().any(|line| line.contains(&hex::encode(device(5).as_bytes()))));
+        let subjects = [Subject::Device(device(4))];
+        assert_eq!(verify::scan_for(world.root(), &subjects, &|_| {}).await.unwrap().findings, [], "{looks}");
+    }
+}
+
+async fn rows_of_quarantine(world: &World) -> Vec<String> {
+    let view = crate::ReadView::open(&world.warehouse, Arc::default()).await.unwrap();
+    rows(&view, Table::Quarantine).await
 }

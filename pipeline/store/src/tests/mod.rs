@@ -6,4 +6,5 @@ mod erasure;
 mod laws;
 mod life;
 mod reads;
+mod speed;
 mod support;

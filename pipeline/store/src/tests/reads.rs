@@ -41,12 +41,18 @@ async fn sql_sees_merged_rows() {
     let (world, one, two) = world().await;
     let session = session(&world.view().await).await;
     let wakes = one.iter().chain(&two).filter(|event| event.kind == "wake").count();
-    assert_eq!(sql(&session, "SELECT month, count(*) FROM activity GROUP BY month ORDER BY month").await, ["2018-07-01 40", "2018-08-01 50"]);
+    assert_eq!(
+        sql(&session, "SELECT month, count(*) FROM activity GROUP BY month ORDER BY month").await,
+        ["2018-07-01 40", "2018-08-01 50"]
+    );
     assert_eq!(sql(&session, "SELECT count(*) FROM events").await, ["900"]);
-    assert_eq!(sql(&session, "SELECT count(*) FROM events WHERE month = DATE '2018-08-01' AND type = 'wake'").await, [two.iter().filter(|event| event.kind == "wake").count().to_string()]);
+    assert_eq!(
+        sql(&session, "SELECT count(*) FROM events WHERE month = DATE '2018-08-01' AND type = 'wake'").await,
+        [two.iter().filter(|event| event.kind == "wake").count().to_string()]
+    );
     assert_eq!(sql(&session, "SELECT count(*) FROM events WHERE type = 'wake'").await, [wakes.to_string()]);
     assert_eq!(sql(&session, "SELECT sum(w) FROM (SELECT unnest(wakes) AS w FROM activity)").await, [wakes.to_string()]);
-    assert_eq!(sql(&session, "SELECT country, country FROM activity WHERE country IS NULL LIMIT 1").await, ["- -"]);
+    assert_eq!(sql(&session, "SELECT country AS a, country AS b FROM activity WHERE country IS NULL LIMIT 1").await, ["- -"]);
     assert_eq!(sql(&session, "SELECT count(*) FROM (SELECT device FROM activity LIMIT 7)").await, ["7"]);
     assert_eq!(sql(&session, "SELECT count(DISTINCT device) FROM devices JOIN activity USING (device, month)").await.len(), 1);
     // The order of the columns is the query's, and one column comes without those that merging needs.
@@ -98,7 +104,8 @@ async fn a_stream_of_one_month_names_its_columns() {
     use futures::TryStreamExt;
     let (world, ..) = world().await;
     let view = world.view().await;
-    let rows: Vec<RecordBatch> = view.month_stream(Table::Activity, month("2018-08"), Some(&["month", "days", "device"])).unwrap().try_collect().await.unwrap();
+    let rows: Vec<RecordBatch> =
+        view.month_stream(Table::Activity, month("2018-08"), Some(&["month", "days", "device"])).unwrap().try_collect().await.unwrap();
     assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 50);
     assert_eq!(rows[0].schema().field(1).name(), "days");
     assert!(view.month_stream(Table::Activity, month("2018-08"), Some(&["nothing"])).is_err());

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use ameles_core::{
-    DeviceId, Month, SeededRandom, SuppressedSubject, SuppressionEntry, SuppressionSet, SuppressionSource, SuppressionUnavailable, Timestamp, UserId,
+    DeviceId, Month, SeededRandom, SuppressedSubject, SuppressionEntry, SuppressionSet, SuppressionSource, SuppressionUnavailable,
+    Timestamp, UserId,
 };
 use ameles_schemas::{Measure, Table, TableSchemas};
 use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -75,36 +76,44 @@ pub(super) fn event(device: u32, at: i64, key: u32) -> Event {
 
 /// `count` events of `devices` devices over the month, keys from `first`.
 pub(super) fn events(devices: u32, count: u32, first: u32) -> Vec<Event> {
-    (first..first + count).map(|key| event(key.wrapping_mul(7919) % devices, i64::from(key.wrapping_mul(104_729) % 2_500_000), key)).collect()
+    (first..first + count)
+        .map(|key| event(key.wrapping_mul(7919) % devices, i64::from(key.wrapping_mul(104_729) % 2_500_000), key))
+        .collect()
 }
 
 pub(super) fn batch(tables: &TableSchemas, month: Month, events: &[Event]) -> RecordBatch {
     let start = month.first_day().start().micros();
     let mut events = events.to_vec();
     events.sort_by_key(|event| (device(event.device), event.at));
-    let columns = tables.file_schema(Table::Events).fields().iter().map(|field| -> ArrayRef {
+    let schema = tables.file_schema(Table::Events);
+    let columns = schema.fields().iter().map(|field| -> ArrayRef {
         let text = |pick: fn(&Event) -> Option<&'static str>| Arc::new(events.iter().map(pick).collect::<StringArray>());
         match field.name().as_str() {
             "device" => Arc::new(BinaryArray::from_iter_values(events.iter().map(|event| *device(event.device).as_bytes()))),
-            "ts" => Arc::new(TimestampMicrosecondArray::from_iter_values(events.iter().map(|event| start + event.at * 1_000_000)).with_timezone("UTC")),
+            "ts" => Arc::new(
+                TimestampMicrosecondArray::from_iter_values(events.iter().map(|event| start + event.at * 1_000_000)).with_timezone("UTC"),
+            ),
             "user" => Arc::new(events.iter().map(|event| event.user.map(|number| *user(number).as_bytes())).collect::<BinaryArray>()),
             "type" => text(|event| Some(event.kind)),
             "event_key" => Arc::new(events.iter().map(|event| event.key.map(|key| bytes(b'k', key))).collect::<BinaryArray>()),
             "product" => text(|event| event.device.is_multiple_of(2).then_some("speaker")),
             "country" => text(|event| event.country),
             "latency_ms" => Arc::new(events.iter().map(|event| event.latency).collect::<Int64Array>()),
-            other => arrow::array::new_null_array(tables.file_schema(Table::Events).field_with_name(other).unwrap().data_type(), events.len()),
+            _ => arrow::array::new_null_array(field.data_type(), events.len()),
         }
     });
     let columns = columns.collect();
-    RecordBatch::try_new(tables.file_schema(Table::Events), columns).unwrap()
+    RecordBatch::try_new(Arc::clone(&schema), columns).unwrap()
 }
 
 pub(super) fn quarantine(rows: &[(Month, Option<u32>)]) -> RecordBatch {
     let schema = tables().file_schema(Table::Quarantine);
     let columns = schema.fields().iter().map(|field| -> ArrayRef {
         match field.name().as_str() {
-            "at" => Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|(month, _)| month.first_day().start().micros() + 5)).with_timezone("UTC")),
+            "at" => Arc::new(
+                TimestampMicrosecondArray::from_iter_values(rows.iter().map(|(month, _)| month.first_day().start().micros() + 5))
+                    .with_timezone("UTC"),
+            ),
             "source" => Arc::new(StringArray::from(vec!["ci"; rows.len()])),
             "reason" => Arc::new(StringArray::from(vec!["missing_field"; rows.len()])),
             "contract_version" => Arc::new(arrow::array::Int32Array::from(vec![1; rows.len()])),
@@ -150,8 +159,14 @@ impl SuppressionSource for Suppressed {
 }
 
 pub(super) fn suppress(sequence: u64, devices: &[u32], users: &[u32]) -> SuppressionSet {
-    let subjects = devices.iter().map(|number| SuppressedSubject::Device(device(*number))).chain(users.iter().map(|number| SuppressedSubject::User(user(*number))));
-    SuppressionSet::new(sequence, subjects.map(|subject| SuppressionEntry { subject, received: Timestamp::MAX, pending: true, lifted_from: None }))
+    let subjects = devices
+        .iter()
+        .map(|number| SuppressedSubject::Device(device(*number)))
+        .chain(users.iter().map(|number| SuppressedSubject::User(user(*number))));
+    SuppressionSet::new(
+        sequence,
+        subjects.map(|subject| SuppressionEntry { subject, received: Timestamp::MAX, pending: true, lifted_from: None }),
+    )
 }
 
 pub(super) struct World {
@@ -219,7 +234,8 @@ pub(super) async fn rows(view: &Arc<ReadView>, table: Table) -> Vec<String> {
 
 pub(super) fn lines_of(batch: &RecordBatch) -> Vec<String> {
     let options = FormatOptions::default().with_null("-");
-    let formatters: Vec<ArrayFormatter<'_>> = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+    let formatters: Vec<ArrayFormatter<'_>> =
+        batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
     (0..batch.num_rows()).map(|row| formatters.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join(" ")).collect()
 }
 
@@ -261,25 +277,41 @@ impl Model {
             let (first, last) = (events.first().unwrap(), events.last().unwrap());
             let days: BTreeSet<u32> = events.iter().map(Self::day).collect();
             let bits = days.iter().fold(0_u32, |bits, day| bits | 1 << day);
-            let wakes: Vec<String> = days.iter().map(|day| events.iter().filter(|event| Self::day(event) == *day && event.kind == "wake").count().to_string()).collect();
+            let wakes: Vec<String> = days
+                .iter()
+                .map(|day| events.iter().filter(|event| Self::day(event) == *day && event.kind == "wake").count().to_string())
+                .collect();
             for event in events.iter().filter(|event| event.user.is_some()) {
                 *links.entry((user(event.user.unwrap()), *id)).or_default() |= 1 << Self::day(event);
             }
             match table {
                 Table::Activity => lines.push(format!(
                     "{} {bits} {} {} {} {} [{}] {month}",
-                    hex::encode(id.as_bytes()), self.time(first), self.time(last), self.key(last), Self::attributes(last), wakes.join(", ")
+                    hex::encode(id.as_bytes()),
+                    self.time(first),
+                    self.time(last),
+                    self.key(last),
+                    Self::attributes(last),
+                    wakes.join(", ")
                 )),
                 Table::Devices => {
                     if let Some(activation) = events.iter().find(|event| event.kind == "activate") {
-                        lines.push(format!("{} {} {} {} {month}", hex::encode(id.as_bytes()), self.time(activation), self.key(activation), Self::attributes(activation)));
+                        lines.push(format!(
+                            "{} {} {} {} {month}",
+                            hex::encode(id.as_bytes()),
+                            self.time(activation),
+                            self.key(activation),
+                            Self::attributes(activation)
+                        ));
                     }
                 }
                 _ => {}
             }
         }
         if table == Table::Links {
-            lines.extend(links.iter().map(|((user, device), bits)| format!("{} {} {bits} {month}", hex::encode(user.as_bytes()), hex::encode(device.as_bytes()))));
+            lines.extend(links.iter().map(|((user, device), bits)| {
+                format!("{} {} {bits} {month}", hex::encode(user.as_bytes()), hex::encode(device.as_bytes()))
+            }));
         }
         lines
     }

@@ -39,8 +39,8 @@ pub struct BarChart {
     pub size: (f64, f64),
 }
 
-/// The least width kept for bars, so that two months don't make two walls.
-const SLOT_MAX: f64 = 72.0;
+/// The widest place of one bar, so that two months don't make two walls.
+const SLOT_MAX: f64 = 120.0;
 
 impl BarChart {
     /// The chart as SVG.
@@ -50,7 +50,7 @@ impl BarChart {
         let ticks = nice_ticks(low, high.max(low + 1.0), 4, true);
         let (low, high) = (ticks.first().copied().unwrap_or(0.0), ticks.last().copied().unwrap_or(1.0));
         let slot = (frame.inner_width() / self.bars.len().max(1) as f64).min(SLOT_MAX);
-        let width = if slot > 12.0 { slot * 0.66 } else { (slot * 0.78).max(0.6) };
+        let width = if slot > 12.0 { (slot * 0.66).min(64.0) } else { (slot * 0.78).max(0.6) };
         let labelled = spaced(self.bars.len().max(1), slot * self.bars.len() as f64, 58.0);
         html! {
             svg.chart viewBox=(frame.view_box()) role="img" aria-label=(self.label) {
@@ -64,7 +64,7 @@ impl BarChart {
                                 height=(at((foot - top).max(0.5))) rx=[(width > 8.0 && self.series.len() == 1).then_some("2")] {}
                         }
                         @if labelled(index) {
-                            @let anchor = if middle + 24.0 > frame.width { "end" } else { "middle" };
+                            @let anchor = if middle + 18.0 > frame.width - frame.right { "end" } else { "middle" };
                             @let x = if anchor == "end" { frame.width - frame.right } else { middle };
                             text.xlab x=(at(x)) y=(at(frame.height - 6.0)) text-anchor=(anchor) { (bar.label) }
                         }

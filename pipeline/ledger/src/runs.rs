@@ -1,0 +1,219 @@
+//! What a run does to requests: takes them up, notes its steps, completes them.
+
+use std::collections::HashMap;
+
+use ameles_core::{DeviceId, Subject, SuppressedSubject};
+use ring::digest;
+use serde_json::json;
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
+
+use crate::act::{Act, Op, SealedSubject};
+use crate::apply::suppression_place;
+use crate::error::Doing as _;
+use crate::requests::{COLUMNS, lookup_of, request_of, state_of};
+use crate::write::Write;
+use crate::{Ledger, LedgerError, RequestId, RequestState, RequestWithSubjects, validate};
+
+/// How many devices one journal entry names.
+const USERLESS_PER_ACT: usize = 10_000;
+
+impl Ledger {
+    /// Takes up all that is pending, and returns it together with what an earlier run has left in
+    /// progress, oldest first.
+    ///
+    /// # Errors
+    /// When journal or ledger cannot be written.
+    pub async fn begin_run(&self, actor: &str) -> Result<Vec<RequestWithSubjects>, LedgerError> {
+        validate::actor(actor)?;
+        let mut write = Write::begin(&self.inner).await?;
+        let pending: Vec<String> = sqlx::query_scalar("SELECT id FROM requests WHERE state = 'pending' ORDER BY submitted, id")
+            .fetch_all(&mut *write.tx)
+            .await
+            .doing("list pending requests")?;
+        let mut acts = Vec::with_capacity(pending.len());
+        for id in pending {
+            acts.push(Act::new(actor, "request_begun", Some(id.parse()?), &json!({}), Op::Begin));
+        }
+        if !acts.is_empty() {
+            write.perform(acts).await?;
+        }
+        let open = self.read_open(&mut write.tx).await?;
+        write.commit().await?;
+        Ok(open)
+    }
+
+    /// Pending and in progress, oldest first, without taking anything up: for a preview.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn open_requests(&self) -> Result<Vec<RequestWithSubjects>, LedgerError> {
+        let mut tx = self.inner.pool.begin().await.doing("list open requests")?;
+        self.read_open(&mut tx).await
+    }
+
+    async fn read_open(&self, connection: &mut SqliteConnection) -> Result<Vec<RequestWithSubjects>, LedgerError> {
+        const DOING: &str = "list open requests";
+        let mut select = QueryBuilder::<Sqlite>::new(COLUMNS);
+        select.push(" WHERE state IN ('pending', 'in_progress') ORDER BY submitted, id");
+        let rows = select.build().fetch_all(&mut *connection).await.doing(DOING)?;
+        let mut open = Vec::with_capacity(rows.len());
+        let mut places = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let request = request_of(row)?;
+            places.insert(request.id, open.len());
+            open.push(RequestWithSubjects { request, subjects: Vec::new(), userless: Vec::new() });
+        }
+        let rows = sqlx::query(
+            "SELECT s.request, s.epoch, s.lookup, s.sealed FROM suppressions s JOIN requests r ON r.id = s.request \
+             WHERE r.state IN ('pending', 'in_progress') ORDER BY s.id",
+        )
+        .fetch_all(connection)
+        .await
+        .doing(DOING)?;
+        for row in &rows {
+            let id: RequestId = row.try_get::<&str, _>(0).doing(DOING)?.parse()?;
+            let lookup = lookup_of(row.try_get(2).doing(DOING)?)?;
+            let subject = self.inner.keys.open_subject(row.try_get(3).doing(DOING)?, &suppression_place(id, &lookup))?;
+            let Some(entry) = places.get(&id).and_then(|place| open.get_mut(*place)) else { continue };
+            let epoch = u32::try_from(row.try_get::<i64, _>(1).doing(DOING)?).unwrap_or_default();
+            match subject {
+                SuppressedSubject::Device(device) => entry.subjects.push((epoch, Subject::Device(device))),
+                SuppressedSubject::User(user) => entry.subjects.push((epoch, Subject::User(user))),
+                SuppressedSubject::UserlessOn(device) => entry.userless.push(device),
+            }
+        }
+        Ok(open)
+    }
+
+    /// Suppresses events without a user on `devices`, which a run found to fall under the request. Once more does nothing.
+    ///
+    /// # Errors
+    /// When the request is not in progress.
+    pub async fn add_userless(&self, id: RequestId, devices: &[DeviceId]) -> Result<(), LedgerError> {
+        if devices.is_empty() {
+            return Ok(());
+        }
+        let mut write = Write::begin(&self.inner).await?;
+        let (state, actor) = state_and_actor(&mut write.tx, id).await?;
+        if state != RequestState::InProgress {
+            return Err(LedgerError::WrongState { id, state, act: "name devices for" });
+        }
+        let mut acts = Vec::new();
+        for chunk in devices.chunks(USERLESS_PER_ACT) {
+            let op = Op::Userless { devices: chunk.iter().map(|device| SealedSubject(SuppressedSubject::UserlessOn(*device))).collect() };
+            acts.push(Act::new(&actor, "devices_without_user_added", Some(id), &json!({"devices": chunk.len()}), op));
+        }
+        write.perform(acts).await?;
+        write.commit().await
+    }
+
+    /// Notes the step that a run has reached and what it needs to go on from there, without a pseudonym in clear.
+    ///
+    /// # Errors
+    /// When the request is not in progress.
+    pub async fn set_step(&self, id: RequestId, step: &str, detail_json: &str) -> Result<(), LedgerError> {
+        self.set_step_all(&[id], step, detail_json).await
+    }
+
+    /// Notes the same step for many requests at once.
+    ///
+    /// # Errors
+    /// When one of them is not in progress; none has been changed then.
+    pub async fn set_step_all(&self, ids: &[RequestId], step: &str, detail_json: &str) -> Result<(), LedgerError> {
+        validate::step(step)?;
+        validate::stored_json(detail_json)?;
+        let mut write = Write::begin_plain(&self.inner).await?;
+        for id in ids {
+            let done = sqlx::query("UPDATE requests SET step = ?, step_detail = ? WHERE id = ? AND state = 'in_progress'")
+                .bind(step)
+                .bind(detail_json)
+                .bind(id.to_string())
+                .execute(&mut *write.tx)
+                .await
+                .doing("note a step")?;
+            if done.rows_affected() == 0 {
+                let (state, _) = state_and_actor(&mut write.tx, *id).await?;
+                return Err(LedgerError::WrongState { id: *id, state, act: "work on" });
+            }
+        }
+        write.commit().await
+    }
+
+    /// Ends a request with its certificate. The same certificate once more does nothing.
+    ///
+    /// # Errors
+    /// When the request is not in progress.
+    pub async fn complete(&self, id: RequestId, certificate_json: &str) -> Result<(), LedgerError> {
+        self.complete_all(&[(id, certificate_json.to_owned())]).await
+    }
+
+    /// Ends many requests, all or none, with one sync of the journal.
+    ///
+    /// # Errors
+    /// When one of them is not in progress; none has been changed then.
+    pub async fn complete_all(&self, certificates: &[(RequestId, String)]) -> Result<(), LedgerError> {
+        const DOING: &str = "keep a certificate";
+        let mut write = Write::begin(&self.inner).await?;
+        let mut acts = Vec::with_capacity(certificates.len());
+        for (id, certificate) in certificates {
+            validate::stored_json(certificate)?;
+            let (state, actor) = state_and_actor(&mut write.tx, *id).await?;
+            if state == RequestState::Completed {
+                let kept: Option<String> = sqlx::query_scalar("SELECT certificate FROM requests WHERE id = ?")
+                    .bind(id.to_string())
+                    .fetch_one(&mut *write.tx)
+                    .await
+                    .doing(DOING)?;
+                if kept.as_deref() == Some(certificate) {
+                    continue;
+                }
+            }
+            if state != RequestState::InProgress {
+                return Err(LedgerError::WrongState { id: *id, state, act: "complete" });
+            }
+            sqlx::query("UPDATE requests SET certificate = ? WHERE id = ?")
+                .bind(certificate.as_str())
+                .bind(id.to_string())
+                .execute(&mut *write.tx)
+                .await
+                .doing(DOING)?;
+            let certificate_sha256 = hex::encode(digest::digest(&digest::SHA256, certificate.as_bytes()));
+            let detail = json!({"certificate_sha256": certificate_sha256});
+            acts.push(Act::new(&actor, "request_completed", Some(*id), &detail, Op::Complete { certificate_sha256 }));
+        }
+        if !acts.is_empty() {
+            write.perform(acts).await?;
+        }
+        let forgot = write.changes.consents_removed;
+        write.commit().await?;
+        if forgot && let Err(error) = self.empty_wal().await {
+            // The requests are completed; the next checkpoint overwrites what the log still holds.
+            tracing::warn!(%error, "consents that came in late may stand sealed in the write-ahead log for a while");
+        }
+        Ok(())
+    }
+
+    /// A completed request's certificate.
+    ///
+    /// # Errors
+    /// When there is no such request.
+    pub async fn certificate(&self, id: RequestId) -> Result<Option<String>, LedgerError> {
+        sqlx::query_scalar::<_, Option<String>>("SELECT certificate FROM requests WHERE id = ?")
+            .bind(id.to_string())
+            .fetch_optional(&self.inner.pool)
+            .await
+            .doing("read a certificate")?
+            .ok_or(LedgerError::NoSuchRequest(id))
+    }
+}
+
+async fn state_and_actor(connection: &mut SqliteConnection, id: RequestId) -> Result<(RequestState, String), LedgerError> {
+    const DOING: &str = "read a request's state";
+    let row = sqlx::query("SELECT state, COALESCE(run_actor, actor) FROM requests WHERE id = ?")
+        .bind(id.to_string())
+        .fetch_optional(connection)
+        .await
+        .doing(DOING)?
+        .ok_or(LedgerError::NoSuchRequest(id))?;
+    Ok((state_of(row.try_get(0).doing(DOING)?)?, row.try_get(1).doing(DOING)?))
+}

@@ -8,10 +8,10 @@ mkdir -p "$tools"
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 
-if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then
-    echo "setup: installing chromium"
+if ! command -v chromedriver >/dev/null; then
+    echo "setup: installing chromium and its driver"
     as_root apt-get update -qq
-    as_root apt-get install -y -qq chromium >/dev/null
+    as_root apt-get install -y -qq chromium chromium-driver >/dev/null
 fi
 
 if ! "$tools/python/bin/python" -c 'import duckdb, deltalake, pyarrow' 2>/dev/null; then

@@ -146,7 +146,8 @@ fn a_restored_ledger_learns_from_the_journal() {
     server.stop();
     let requests = home.json(&["erase", "list"]);
     assert_eq!(requests["requests"].as_array().unwrap().len(), 1, "{requests}");
-    let again = home.file("again.ndjson", "\n".to_owned() + &std::fs::read_to_string(&path).unwrap().replace("\"props\"", "\"x\":1,\"props\""));
+    let again =
+        home.file("again.ndjson", "\n".to_owned() + &std::fs::read_to_string(&path).unwrap().replace("\"props\"", "\"x\":1,\"props\""));
     let summary = home.ingest(&again);
     assert!(summary["rejected"]["suppressed"].as_u64().unwrap() > 0, "{summary}");
 }

@@ -5,7 +5,9 @@ use std::io::Write;
 use crate::support::{Home, event};
 
 fn lines(from: u64, to: u64) -> String {
-    (from..to).map(|i| event(i, &format!("8000000{:05}", i % 50), None, "wake", &format!("2018-07-{:02}T10:{:02}:00Z", 1 + i % 28, i % 60))).collect()
+    (from..to)
+        .map(|i| event(i, &format!("8000000{:05}", i % 50), None, "wake", &format!("2018-07-{:02}T10:{:02}:00Z", 1 + i % 28, i % 60)))
+        .collect()
 }
 
 fn accepted(summary: &serde_json::Value) -> (u64, u64) {
@@ -64,7 +66,9 @@ fn a_long_file_grown_past_its_first_64_kib_goes_on_where_it_was() {
 fn every_bad_line_is_counted_under_its_reason() {
     let home = Home::new();
     let good = event(1, "800000000001", Some("u1"), "wake", "2018-07-01T10:00:00Z");
-    let line = |from: &str, to: &str| good.replace("e-000000000001", &format!("e-{:012}", from.len() * 1000 + to.len())).replace(from, to).into_bytes();
+    let line = |from: &str, to: &str| {
+        good.replace("e-000000000001", &format!("e-{:012}", from.len() * 1000 + to.len())).replace(from, to).into_bytes()
+    };
     let mut file: Vec<u8> = Vec::new();
     let mut add = |bytes: &[u8]| file.extend_from_slice(bytes);
     add(good.as_bytes());

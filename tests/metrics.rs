@@ -69,7 +69,8 @@ fn an_analyst_sees_no_group_below_k() {
     let mut lines = String::new();
     for device in 0..40_u64 {
         let country = if device < 3 { "AT" } else { "DE" };
-        lines += &crate::support::event(device, &format!("8000000{device:05}"), None, "wake", "2018-07-02T10:00:00Z").replace("\"DE\"", &format!("\"{country}\""));
+        lines += &crate::support::event(device, &format!("8000000{device:05}"), None, "wake", "2018-07-02T10:00:00Z")
+            .replace("\"DE\"", &format!("\"{country}\""));
     }
     home.ingest(&home.file("few.ndjson", &lines));
     let shown = home.ok(&["metric", "mau", "--by", "country", "--format", "csv"]);

@@ -7,7 +7,16 @@ fn python_deltalake_counts_the_same_rows() {
     let Some(python) = python() else { return };
     let home = Home::new();
     home.ingest(&simulated(&home, "fleet.ndjson", 400, &["--days", "40"]));
-    let count = |home: &Home| home.ok(&["sql", "SELECT (SELECT count(*) FROM events) AS e, (SELECT count(*) FROM activity) AS a, (SELECT count(*) FROM devices) AS d", "--k", "1", "--format", "csv"]);
+    let count = |home: &Home| {
+        home.ok(&[
+            "sql",
+            "SELECT (SELECT count(*) FROM events) AS e, (SELECT count(*) FROM activity) AS a, (SELECT count(*) FROM devices) AS d",
+            "--k",
+            "1",
+            "--format",
+            "csv",
+        ])
+    };
     let mine = count(&home);
     let warehouse = home.path().join("warehouse");
     let theirs = script(&python, "count_rows.py", &[warehouse.to_str().unwrap(), "events", "activity", "devices"]);

@@ -51,8 +51,7 @@ impl Home {
 
     /// With text on standard input.
     pub fn run_with(&self, arguments: &[&str], input: &str) -> Output {
-        let mut child =
-            self.command(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = self.command(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // A command that refuses before it reads closes the pipe: its exit code tells.
         let _closed = child.stdin.take().unwrap().write_all(input.as_bytes());
         child.wait_with_output().unwrap()

@@ -29,12 +29,13 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Resul
 
 /// A body without its `Content-Encoding`, of at most `limit` bytes as it goes in and as it comes out.
 pub(crate) async fn read_decoded(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    let encoding = match headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("").trim().to_ascii_lowercase()).as_deref() {
-        None | Some("" | "identity") => None,
-        Some("gzip" | "x-gzip") => Some(Encoding::Gzip),
-        Some("zstd") => Some(Encoding::Zstd),
-        Some(_) => return Err(ApiError::UnsupportedMedia("unknown Content-Encoding; use gzip, zstd or none".to_owned())),
-    };
+    let encoding =
+        match headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("").trim().to_ascii_lowercase()).as_deref() {
+            None | Some("" | "identity") => None,
+            Some("gzip" | "x-gzip") => Some(Encoding::Gzip),
+            Some("zstd") => Some(Encoding::Zstd),
+            Some(_) => return Err(ApiError::UnsupportedMedia("unknown Content-Encoding; use gzip, zstd or none".to_owned())),
+        };
     let bytes = read(headers, body, limit).await?;
     match encoding {
         None => Ok(bytes),

@@ -184,9 +184,18 @@ mod tests {
     fn every_kind_is_documented_with_its_status() {
         let text = String::new;
         let all = [
-            ApiError::Unauthorized, ApiError::Forbidden(text()), ApiError::NotFound(text()), ApiError::BadRequest(text()), ApiError::Refused(text()),
-            ApiError::Conflict(text()), ApiError::TooLarge { limit: 1 }, ApiError::UnsupportedMedia(text()), ApiError::Busy(text()),
-            ApiError::Timeout { seconds: 1 }, ApiError::Unavailable(text()), ApiError::internal("x"),
+            ApiError::Unauthorized,
+            ApiError::Forbidden(text()),
+            ApiError::NotFound(text()),
+            ApiError::BadRequest(text()),
+            ApiError::Refused(text()),
+            ApiError::Conflict(text()),
+            ApiError::TooLarge { limit: 1 },
+            ApiError::UnsupportedMedia(text()),
+            ApiError::Busy(text()),
+            ApiError::Timeout { seconds: 1 },
+            ApiError::Unavailable(text()),
+            ApiError::internal("x"),
         ];
         assert_eq!(all.len(), ApiError::DOCUMENTED.len());
         for error in all {

@@ -171,8 +171,7 @@ const PREFIX: &str = "AMELES__";
 impl Config {
     /// Reads the file, then lays the environment's keys over it.
     pub fn load(file: &Path, environment: impl IntoIterator<Item = (String, String)>) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read {}; `ameles init` makes a home", file.display()))?;
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}; `ameles init` makes a home", file.display()))?;
         // The file alone first: its errors then carry its lines.
         let alone: Self = toml::from_str(&text).map_err(|error| anyhow!("{}: {error}", file.display()))?;
         let overrides: Vec<_> = environment.into_iter().filter(|(key, _)| key.starts_with(PREFIX)).collect();

@@ -19,7 +19,7 @@ use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::home::Location;
 use crate::simulate::FleetSpec;
-use crate::{init, ingest, output, serve, simulate, token};
+use crate::{ingest, init, output, serve, simulate, token};
 
 const DAYS: u32 = 92;
 /// The last full month of the fleet.

@@ -56,7 +56,18 @@ impl Environment {
         let options = ledger_options(home, &config);
         let ledger = Ledger::open_with(options, ledger_keys(&keyring)?, clock.clone(), random.clone()).await?;
         let warehouse = Warehouse::create(&home.warehouse(&config), contract.tables()).await?.with_clock(clock.clone());
-        Ok(Self { home: home.clone(), config, contract, policy, policy_version, keyring: Arc::new(keyring), ledger, warehouse, clock, random })
+        Ok(Self {
+            home: home.clone(),
+            config,
+            contract,
+            policy,
+            policy_version,
+            keyring: Arc::new(keyring),
+            ledger,
+            warehouse,
+            clock,
+            random,
+        })
     }
 
     /// What ingest works with.
@@ -133,11 +144,7 @@ pub fn domains(contract: &Contract) -> Vec<&str> {
 
 /// Where the ledger and its journal lie.
 pub fn ledger_options(home: &Location, config: &Config) -> LedgerOptions {
-    LedgerOptions {
-        path: home.ledger(),
-        journal: home.journal(config),
-        horizon_days: config.erasure.suppression_horizon_days,
-    }
+    LedgerOptions { path: home.ledger(), journal: home.journal(config), horizon_days: config.erasure.suppression_horizon_days }
 }
 
 /// The ledger's own keys.

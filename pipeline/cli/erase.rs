@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use ameles_core::{Day, Limits, SubjectKind, Timestamp};
 use ameles_erasure::{Eraser, ListSubmission, Preview, Progress, Step, SubmitOptions, VerifyReport, check_certificate};
-use ameles_ledger::{Request, RequestFilter};
+use ameles_ledger::{Request, RequestFilter, RequestId};
 use ameles_pseudonym::RawIdentifier;
 use anyhow::{Context, anyhow};
 
@@ -79,7 +79,13 @@ fn asked(device: Option<String>, user: Option<String>) -> Vec<SubjectKind> {
     [(device, SubjectKind::Device), (user, SubjectKind::User)].into_iter().filter_map(|(option, kind)| option.map(|_| kind)).collect()
 }
 
-async fn submit(eraser: &Eraser, kinds: Vec<SubjectKind>, file: Option<&Path>, options: &SubmitOptions, json: bool) -> Result<ExitCode, Failure> {
+async fn submit(
+    eraser: &Eraser,
+    kinds: Vec<SubjectKind>,
+    file: Option<&Path>,
+    options: &SubmitOptions,
+    json: bool,
+) -> Result<ExitCode, Failure> {
     let list = match file {
         Some(path) if path == Path::new("-") => eraser.submit_list(io::stdin().lock(), options).await.map_err(Usage::into_failure)?,
         Some(path) => {
@@ -88,7 +94,9 @@ async fn submit(eraser: &Eraser, kinds: Vec<SubjectKind>, file: Option<&Path>, o
         }
         None => {
             if kinds.is_empty() {
-                return Err(Failure::misuse("name whom to erase: --device - or --user - with the identifier on standard input, or --file FILE"));
+                return Err(Failure::misuse(
+                    "name whom to erase: --device - or --user - with the identifier on standard input, or --file FILE",
+                ));
             }
             let requests = eraser.submit(read_identifiers(&kinds)?, options).await.map_err(Usage::into_failure)?;
             ListSubmission { requests, refused: Vec::new() }
@@ -159,10 +167,15 @@ async fn carry_out(eraser: &Eraser, json: bool) -> Result<ExitCode, Failure> {
         text = "nothing is pending".to_owned();
     }
     output::summary(json, &report, text)?;
+    // One line a kind of warning: a list of a hundred thousand would bury what matters. Each stands in its certificate.
+    let mut warnings = std::collections::BTreeMap::<&str, (usize, RequestId)>::new();
     for request in &report.requests {
         for warning in &request.warnings {
-            tracing::warn!("{}: {warning}", request.id);
+            warnings.entry(warning).or_insert((0, request.id)).0 += 1;
         }
+    }
+    for (warning, (requests, id)) in warnings {
+        tracing::warn!("{requests} requests, such as {id}: {warning}");
     }
     let done = report.requests.iter().all(|request| !request.state.is_open());
     Ok(ExitCode::from(if done { DONE } else { FAILED }))
@@ -235,7 +248,13 @@ impl fmt::Display for Requests<'_> {
         for request in self.0 {
             let (received, due) = (request.received.to_string(), request.due.to_string());
             let reference = request.reference.as_deref().unwrap_or("");
-            write!(f, "\n{} {:<7} {:<11} {received:<20.20} {due:<20.20} {reference}", request.id, request.kind.as_str(), request.state.as_str())?;
+            write!(
+                f,
+                "\n{} {:<7} {:<11} {received:<20.20} {due:<20.20} {reference}",
+                request.id,
+                request.kind.as_str(),
+                request.state.as_str()
+            )?;
         }
         Ok(())
     }

@@ -97,9 +97,7 @@ impl Location {
     /// A usage failure with file and line.
     pub fn load_policy(&self) -> Result<(Arc<Policy>, String), Failure> {
         let file = self.policy();
-        let text = std::fs::read_to_string(&file)
-            .with_context(|| format!("cannot read {}", file.display()))
-            .map_err(Failure::usage)?;
+        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display())).map_err(Failure::usage)?;
         let policy = Policy::parse(&text).map_err(|error| Failure::usage(error).context(file.display().to_string()))?;
         let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
         Ok((Arc::new(policy), format!("sha256:{}", hex::encode(hash))))
@@ -124,9 +122,7 @@ impl Location {
             }
             latest = Some(contract);
         }
-        latest
-            .map(Arc::new)
-            .ok_or_else(|| Failure::misuse(format!("there is no contract at {}", self.contract_file(1).display())))
+        latest.map(Arc::new).ok_or_else(|| Failure::misuse(format!("there is no contract at {}", self.contract_file(1).display())))
     }
 
     /// The file of one version of the contract.
@@ -140,8 +136,7 @@ impl Location {
 /// # Errors
 /// A usage failure that lists each fault with field and reason.
 pub fn read_contract(file: &Path) -> Result<Contract, Failure> {
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display())).map_err(Failure::usage)?;
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display())).map_err(Failure::usage)?;
     Contract::parse(&text).map_err(|error| Failure::usage(error).context(format!("{} is refused", file.display())))
 }
 

@@ -89,7 +89,13 @@ impl std::fmt::Display for Summary<'_> {
         let undeclared = &self.0.undeclared;
         if undeclared.dropped > 0 {
             let named: Vec<_> = undeclared.named.iter().map(|field| format!("{} {}", field.name, field.dropped)).collect();
-            write!(f, "\nundeclared fields dropped {}{}{}", undeclared.dropped, if named.is_empty() { "" } else { ": " }, named.join(", "))?;
+            write!(
+                f,
+                "\nundeclared fields dropped {}{}{}",
+                undeclared.dropped,
+                if named.is_empty() { "" } else { ": " },
+                named.join(", ")
+            )?;
         }
         Ok(())
     }

@@ -21,7 +21,8 @@ use crate::failure::Failure;
 /// # Errors
 /// When it is none, saying what one looks like.
 pub fn parse_schedule(text: &str) -> anyhow::Result<Cron> {
-    text.parse::<Cron>().map_err(|error| anyhow!("schedule {text:?}: {error}; write cron such as \"0 6 1 * *\" (minute hour day month weekday)"))
+    text.parse::<Cron>()
+        .map_err(|error| anyhow!("schedule {text:?}: {error}; write cron such as \"0 6 1 * *\" (minute hour day month weekday)"))
 }
 
 /// Works until told to stop. A failure is logged and tried again at the next look: nothing of it is lost,
@@ -100,7 +101,8 @@ async fn erase(environment: &Environment, eraser: &Eraser, due: bool) -> anyhow:
 async fn reports(environment: &Environment) -> anyhow::Result<()> {
     for report in &environment.config.reports {
         let now = chrono_time(environment.clock.now())?;
-        let scheduled = parse_schedule(&report.schedule)?.find_previous_occurrence(&now, true).context("the schedule has no instant before now")?;
+        let scheduled =
+            parse_schedule(&report.schedule)?.find_previous_occurrence(&now, true).context("the schedule has no instant before now")?;
         let scheduled = Timestamp::from_micros(scheduled.timestamp_micros());
         let last = environment.ledger.last_report_run(&report.name).await?;
         // The first look at a schedule does not run what was due before there was a server.

@@ -14,15 +14,8 @@ use crate::failure::Failure;
 
 /// One JSON object on standard output where `json` is set, else lines for a person.
 pub fn summary(json: bool, value: &impl Serialize, human: impl fmt::Display) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    if json {
-        serde_json::to_writer(&mut out, value)?;
-        out.write_all(b"\n")?;
-    } else {
-        writeln!(out, "{human}")?;
-    }
-    out.flush()?;
-    Ok(())
+    let text = if json { serde_json::to_string(value)? } else { human.to_string() };
+    to(None, |out| Ok(writeln!(out, "{text}")?))
 }
 
 /// Runs `write` on standard output or on a file.

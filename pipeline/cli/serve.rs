@@ -80,7 +80,9 @@ async fn take_up_journal(environment: &Environment) -> Result<(), Failure> {
     match environment.ledger.check_journal().await? {
         JournalCheck::UpToDate => Ok(()),
         JournalCheck::ReplayNeeded { entries } => {
-            tracing::warn!("the journal knows {entries} entries more than the ledger, which comes from a backup or a crash: replaying them");
+            tracing::warn!(
+                "the journal knows {entries} entries more than the ledger, which comes from a backup or a crash: replaying them"
+            );
             let replayed = environment.ledger.replay_journal().await?;
             tracing::warn!("replayed: {} requests entered again, {} taken up again", replayed.requests.len(), replayed.reopened.len());
             Ok(())

@@ -77,7 +77,9 @@ pub(crate) async fn record(
     // The parser's message may quote an identifier: only its place is passed on.
     let order: Order = serde_json::from_slice(&bytes).map_err(|error| {
         let place = format!("see line {}, column {}", error.line(), error.column());
-        ApiError::BadRequest(format!("write the body as {{\"consents\": [{{\"kind\": \"device\", \"identifier\": …, \"granted\": false}}]}}; {place}"))
+        ApiError::BadRequest(format!(
+            "write the body as {{\"consents\": [{{\"kind\": \"device\", \"identifier\": …, \"granted\": false}}]}}; {place}"
+        ))
     })?;
     let now = state.clock().now();
     check(&order, now)?;
@@ -103,9 +105,10 @@ pub(crate) async fn record(
     state.ledger().record_consents(&events).await?;
 
     let recorded = order.consents.len() as u64;
-    let withdrawn = order.consents.into_iter().filter(|consent| {
-        !consent.granted && eraser.policy.regime(consent.country.as_deref()).on_withdrawal == OnWithdrawal::Erase
-    });
+    let withdrawn = order
+        .consents
+        .into_iter()
+        .filter(|consent| !consent.granted && eraser.policy.regime(consent.country.as_deref()).on_withdrawal == OnWithdrawal::Erase);
     let identifiers: Vec<_> = withdrawn.map(|consent| (consent.kind, consent.identifier)).collect();
     let mut erasures = 0;
     if !identifiers.is_empty() {
@@ -139,7 +142,8 @@ async fn refuse_foreign(state: &ServerState, subjects: &HashSet<Subject>, partne
     }
     let _turn = state.query_turn().await?;
     let view = state.view().await?;
-    let users: HashSet<&[u8]> = subjects.iter().filter(|subject| subject.kind() == SubjectKind::User).map(|subject| subject.as_bytes().as_slice()).collect();
+    let users: HashSet<&[u8]> =
+        subjects.iter().filter(|subject| subject.kind() == SubjectKind::User).map(|subject| subject.as_bytes().as_slice()).collect();
     // Whom a device row speaks for: the device itself, and users seen on it.
     let mut owners: std::collections::HashMap<Vec<u8>, Vec<Vec<u8>>> = subjects
         .iter()

@@ -165,7 +165,17 @@ mod tests {
 
     #[test]
     fn parameters_become_a_request() {
-        let asked = request("mau".to_owned(), &pairs(&[("from", "2018-07-01"), ("by", "country,product"), ("filter", "product!=phone"), ("filter", "country=DE,FR"), ("unit", "user")])).unwrap();
+        let asked = request(
+            "mau".to_owned(),
+            &pairs(&[
+                ("from", "2018-07-01"),
+                ("by", "country,product"),
+                ("filter", "product!=phone"),
+                ("filter", "country=DE,FR"),
+                ("unit", "user"),
+            ]),
+        )
+        .unwrap();
         assert_eq!(asked.by, ["country", "product"]);
         assert_eq!((asked.filters.len(), asked.filters[0].negate, asked.unit), (2, true, Unit::User));
         assert_eq!(asked.from.unwrap().to_string(), "2018-07-01");
@@ -173,7 +183,14 @@ mod tests {
 
     #[test]
     fn bad_parameters_are_the_callers_fault() {
-        for bad in [("from", "2018-7-1"), ("grain", "year"), ("active_in", "-1"), ("cumulative", "maybe"), ("unit", "person"), ("filter", "country")] {
+        for bad in [
+            ("from", "2018-7-1"),
+            ("grain", "year"),
+            ("active_in", "-1"),
+            ("cumulative", "maybe"),
+            ("unit", "person"),
+            ("filter", "country"),
+        ] {
             assert!(matches!(request("mau".to_owned(), &pairs(&[bad])), Err(ApiError::BadRequest(_))), "{bad:?}");
         }
         assert!(known_parameters(&pairs(&[("form", "2018-07-01")]), &PARAMETERS).is_err());

@@ -15,7 +15,9 @@ pub(super) fn build() -> Value {
     for operation in &OPERATIONS {
         let mut detail = (operation.detail)();
         detail["summary"] = operation.summary.into();
-        detail["operationId"] = format!("{}_{}", operation.method, operation.path.trim_matches('/').replace(['/', '{', '}', '.'], "_").replace("__", "_")).into();
+        detail["operationId"] =
+            format!("{}_{}", operation.method, operation.path.trim_matches('/').replace(['/', '{', '}', '.'], "_").replace("__", "_"))
+                .into();
         if let Some(grant) = operation.grant {
             let roles: Vec<_> = grant.roles.iter().map(|role| role.as_str()).collect();
             detail["security"] = json!([{ "token": [] }]);
@@ -58,7 +60,11 @@ mod tests {
             for part in operation.path.split('/').filter(|part| part.starts_with('{')) {
                 let name = part.trim_matches(['{', '}']);
                 let parameters = detail["parameters"].as_array().unwrap();
-                assert!(parameters.iter().any(|parameter| parameter["name"] == name && parameter["in"] == "path"), "{part} of {}", operation.path);
+                assert!(
+                    parameters.iter().any(|parameter| parameter["name"] == name && parameter["in"] == "path"),
+                    "{part} of {}",
+                    operation.path
+                );
             }
         }
     }

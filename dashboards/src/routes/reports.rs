@@ -18,7 +18,8 @@ use crate::auth::{Analyst, Caller, Reports};
 use crate::{ApiError, ServerState, body};
 
 /// For a report's own page: its style stands in it, and nothing runs.
-const REPORT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; sandbox";
+const REPORT_POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; sandbox";
 
 pub(crate) async fn list(State(state): State<Arc<ServerState>>, _caller: Caller<Reports>) -> Result<Json<Vec<StoredReport>>, ApiError> {
     Ok(Json(stored(&state).await?))
@@ -41,7 +42,8 @@ pub(crate) async fn file(
     }
     let folder = state.parts.report_dir.clone();
     let media = media_type(&file);
-    let bytes = tokio::task::spawn_blocking(move || stored_file(&folder, &id, &file)).await.map_err(ApiError::internal)?.ok_or_else(gone)?;
+    let bytes =
+        tokio::task::spawn_blocking(move || stored_file(&folder, &id, &file)).await.map_err(ApiError::internal)?.ok_or_else(gone)?;
     let mut response = ([(header::CONTENT_TYPE, HeaderValue::from_static(media))], bytes).into_response();
     if media.starts_with("text/html") {
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(REPORT_POLICY));
@@ -133,7 +135,10 @@ fn order(headers: &HeaderMap, bytes: &[u8]) -> Result<Order, ApiError> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Order::default());
     }
-    let is_form = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|text| text.starts_with("application/x-www-form-urlencoded"));
+    let is_form = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|text| text.starts_with("application/x-www-form-urlencoded"));
     if is_form {
         let text = std::str::from_utf8(bytes).unwrap_or("");
         let month = text.split('&').find_map(|pair| pair.strip_prefix("month="));

@@ -46,7 +46,10 @@ pub(crate) async fn list(
     known_parameters(&pairs, &["state", "overdue", "limit"])?;
     let wanted = match single(&pairs, "state")? {
         None => None,
-        Some(text) => Some(RequestState::parse(text).ok_or_else(|| ApiError::BadRequest("state is pending, in_progress, completed or cancelled".to_owned()))?),
+        Some(text) => Some(
+            RequestState::parse(text)
+                .ok_or_else(|| ApiError::BadRequest("state is pending, in_progress, completed or cancelled".to_owned()))?,
+        ),
     };
     let limit = match single(&pairs, "limit")? {
         None => 100,

@@ -35,12 +35,20 @@ pub(crate) async fn run(
 }
 
 fn statement(headers: &HeaderMap, bytes: &[u8]) -> Result<String, ApiError> {
-    let is_json = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|text| text.trim_start().starts_with("application/json"));
+    let is_json = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|text| text.trim_start().starts_with("application/json"));
     let text = std::str::from_utf8(bytes).map_err(|_| ApiError::BadRequest("the statement is not UTF-8".to_owned()))?;
     let sql = if is_json {
         // The parser's message may quote a literal: only its place is passed on.
-        let statement: Statement = serde_json::from_str(text)
-            .map_err(|error| ApiError::BadRequest(format!("write the body as {{\"sql\": \"SELECT …\"}}; see line {}, column {}", error.line(), error.column())))?;
+        let statement: Statement = serde_json::from_str(text).map_err(|error| {
+            ApiError::BadRequest(format!(
+                "write the body as {{\"sql\": \"SELECT …\"}}; see line {}, column {}",
+                error.line(),
+                error.column()
+            ))
+        })?;
         statement.sql
     } else {
         text.to_owned()

@@ -10,7 +10,10 @@ use crate::routes::OPERATIONS;
 const REFUSED: [StatusCode; 2] = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
 
 fn concrete(path: &str) -> String {
-    path.replace("/reports/{name}", "/reports/none").replace("{name}", "mau").replace("{id}", "7d444840-9dc0-11d1-b245-5ffdce74fad2").replace("{file}", "report.html")
+    path.replace("/reports/{name}", "/reports/none")
+        .replace("{name}", "mau")
+        .replace("{id}", "7d444840-9dc0-11d1-b245-5ffdce74fad2")
+        .replace("{file}", "report.html")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,7 +43,12 @@ async fn every_route_asks_for_its_role() {
             let answer = home.send(request(Some(token))).await;
             let may = grant.roles.contains(role) && (!limited || grant.partner_limited);
             if may {
-                assert!(!REFUSED.contains(&answer.status), "{method} {path} as {role}, limited {limited}: {} {}", answer.status, answer.text());
+                assert!(
+                    !REFUSED.contains(&answer.status),
+                    "{method} {path} as {role}, limited {limited}: {} {}",
+                    answer.status,
+                    answer.text()
+                );
                 assert_ne!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{method} {path} as {role}: {}", answer.text());
             } else {
                 assert_eq!(answer.status, StatusCode::FORBIDDEN, "{method} {path} as {role}, limited {limited}");

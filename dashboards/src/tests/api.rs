@@ -23,7 +23,8 @@ async fn events_go_in_and_metrics_come_out() {
     assert!(csv.header("content-type").starts_with("text/csv"));
     assert!(csv.text().starts_with("date,country,value,complete\n"), "{}", csv.text());
     assert!(csv.text().contains("DE"));
-    let filtered = home.get("/v1/metrics/mau?from=2018-07-01&to=2018-07-01&filter=product!%3Dphone,laptop&filter=country%3DDE", &token).await;
+    let filtered =
+        home.get("/v1/metrics/mau?from=2018-07-01&to=2018-07-01&filter=product!%3Dphone,laptop&filter=country%3DDE", &token).await;
     assert_eq!(filtered.status, StatusCode::OK, "{}", filtered.text());
     assert!(filtered.json()[0]["value"].as_i64().unwrap() < 192);
 }
@@ -32,7 +33,9 @@ async fn events_go_in_and_metrics_come_out() {
 async fn a_partners_token_sees_that_partner_only() {
     let home = Home::new().await;
     home.fill(240).await;
-    let value = async |token: &str, query: &str| home.get(&format!("/v1/metrics/mau?from=2018-07-01&to=2018-07-01{query}"), token).await.json()[0]["value"].as_i64();
+    let value = async |token: &str, query: &str| {
+        home.get(&format!("/v1/metrics/mau?from=2018-07-01&to=2018-07-01{query}"), token).await.json()[0]["value"].as_i64()
+    };
     let (all, one) = (home.token(Role::Analyst, None).await, home.token(Role::Analyst, Some("p1")).await);
     let own = value(&one, "").await;
     assert_eq!(own, value(&all, "&filter=partner%3Dp1").await);
@@ -79,7 +82,12 @@ async fn sql_passes_the_guard_and_comes_in_three_formats() {
         assert!(answer.bytes.starts_with(begins), "{accept}");
     }
     let refused = home.post("/v1/sql", &token, "text/plain", "SELECT device FROM activity").await;
-    assert_eq!((refused.status, refused.json()["error"].as_str()), (StatusCode::UNPROCESSABLE_ENTITY, Some("refused")), "{}", refused.text());
+    assert_eq!(
+        (refused.status, refused.json()["error"].as_str()),
+        (StatusCode::UNPROCESSABLE_ENTITY, Some("refused")),
+        "{}",
+        refused.text()
+    );
     let broken = home.post("/v1/sql", &token, "text/plain", "SELEKT 1").await;
     assert_eq!(broken.status, StatusCode::BAD_REQUEST, "{}", broken.text());
 }
@@ -124,7 +132,8 @@ async fn bad_lines_are_counted_and_named_by_line() {
     assert_eq!((reply["received"].as_u64(), reply["accepted"].as_u64()), (Some(2), Some(0)), "{reply}");
     assert_eq!(reply["errors"][0]["line"], 1);
     let metrics = home.send(ask("GET", "/metrics", None).body(Body::empty()).unwrap()).await.text();
-    for line in ["ameles_events_received_total 2", "ameles_events_rejected_total{reason=\"malformed_json\"} 1", "ameles_erasure_overdue 0"] {
+    for line in ["ameles_events_received_total 2", "ameles_events_rejected_total{reason=\"malformed_json\"} 1", "ameles_erasure_overdue 0"]
+    {
         assert!(metrics.lines().any(|have| have == line), "{line}\n{metrics}");
     }
     assert!(metrics.contains("route=\"/v1/events\",method=\"POST\",status=\"200\""), "{metrics}");
@@ -137,7 +146,8 @@ async fn an_erasure_takes_effect_at_once_and_its_identifier_is_nowhere() {
     let (analyst, compliance) = (home.token(Role::Analyst, None).await, home.token(Role::Compliance, None).await);
     let discovery = home.get("/v1/discovery", &compliance).await.json();
     assert_eq!(discovery["api_version"], "2.0");
-    let mau = async |token: &str| home.get("/v1/metrics/mau?from=2018-07-01&to=2018-07-01&k=5", token).await.json()[0]["value"].as_i64().unwrap();
+    let mau =
+        async |token: &str| home.get("/v1/metrics/mau?from=2018-07-01&to=2018-07-01&k=5", token).await.json()[0]["value"].as_i64().unwrap();
     let before = mau(&analyst).await;
     let request = serde_json::json!({
         "regulation": "gdpr", "subject_request_id": "7d444840-9dc0-11d1-b245-5ffdce74fad2", "subject_request_type": "erasure",
@@ -168,7 +178,9 @@ async fn a_partner_withdraws_for_its_own_subjects_only() {
     let home = Home::new().await;
     home.fill(60).await;
     let (partner, all) = (home.token(Role::Ingest, Some("p1")).await, home.token(Role::Ingest, None).await);
-    let withdraw = |kind: &str, identifier: &str| serde_json::json!({ "consents": [{ "kind": kind, "identifier": identifier, "granted": false }] }).to_string();
+    let withdraw = |kind: &str, identifier: &str| {
+        serde_json::json!({ "consents": [{ "kind": kind, "identifier": identifier, "granted": false }] }).to_string()
+    };
     // Odd devices are p1's.
     for (token, kind, identifier, status) in [
         (&partner, "device", "800000000011", StatusCode::OK),
@@ -181,7 +193,8 @@ async fn a_partner_withdraws_for_its_own_subjects_only() {
         assert_eq!(answer.status, status, "{kind} {identifier}: {}", answer.text());
         assert!(!answer.text().contains(identifier));
     }
-    let bad = home.post("/v1/consents", &all, "application/json", "{\"consents\":[{\"kind\":\"device\",\"identifier\":800000000012}]}").await;
+    let bad =
+        home.post("/v1/consents", &all, "application/json", "{\"consents\":[{\"kind\":\"device\",\"identifier\":800000000012}]}").await;
     assert_eq!(bad.status, StatusCode::BAD_REQUEST);
     assert!(!bad.text().contains("800000000012"));
 }
@@ -205,13 +218,20 @@ async fn reports_are_run_listed_and_served_but_nothing_else_is() {
         assert_eq!(home.get(&path, &token).await.bytes.len() as u64, file["bytes"].as_u64().unwrap(), "{path}");
     }
     for path in [
-        "/v1/reports/..%2F..%2Fhome/keyring.json", "/v1/reports/../keyring.json", "/v1/reports/monthly-activity-2018-09/..%2F..%2Fkeyring.json",
-        "/v1/reports/monthly-activity-2018-09/%2Fetc%2Fpasswd", "/v1/reports/./manifest.json", "/v1/reports/%2E%2E/keyring.json",
-        "/v1/reports/monthly-activity-2018-09/none.csv", "/v1/reports/monthly-activity-2018-09/report.html%00",
+        "/v1/reports/..%2F..%2Fhome/keyring.json",
+        "/v1/reports/../keyring.json",
+        "/v1/reports/monthly-activity-2018-09/..%2F..%2Fkeyring.json",
+        "/v1/reports/monthly-activity-2018-09/%2Fetc%2Fpasswd",
+        "/v1/reports/./manifest.json",
+        "/v1/reports/%2E%2E/keyring.json",
+        "/v1/reports/monthly-activity-2018-09/none.csv",
+        "/v1/reports/monthly-activity-2018-09/report.html%00",
     ] {
         assert_eq!(home.get(path, &token).await.status, StatusCode::NOT_FOUND, "{path}");
     }
-    for (path, body) in [("/v1/reports/weekly/runs", ""), ("/v1/reports/monthly-activity/runs", "{\"month\":\"2020-01\"}"), ("/v1/reports/..%2Fx/runs", "")] {
+    for (path, body) in
+        [("/v1/reports/weekly/runs", ""), ("/v1/reports/monthly-activity/runs", "{\"month\":\"2020-01\"}"), ("/v1/reports/..%2Fx/runs", "")]
+    {
         assert_eq!(home.post(path, &token, "application/json", body).await.status, StatusCode::NOT_FOUND, "{path}");
     }
 }

@@ -38,7 +38,8 @@ impl Home {
         let shared: SharedClock = clock.clone();
         let random: SharedRandom = Arc::new(SeededRandom::new(7));
         let kek = KeyEncryptionKey::create(&folder.path().join("home.key"), random.as_ref()).unwrap();
-        let keyring = Keyring::create(&path.join("keyring.json"), &kek, &["device", "user", "event"], shared.as_ref(), random.as_ref()).unwrap();
+        let keyring =
+            Keyring::create(&path.join("keyring.json"), &kek, &["device", "user", "event"], shared.as_ref(), random.as_ref()).unwrap();
         let secret = |purpose: &str| *keyring.secret(purpose).unwrap().expose();
         let keys = LedgerKeys::new(secret("suppression"), secret("journal"), secret("audit"));
         let ledger = Ledger::create(&path.join("ledger.db"), keys, shared.clone(), random.clone()).await.unwrap();

@@ -42,7 +42,18 @@ async fn the_dashboard_shows_the_months_figures() {
     let page = see(&home, "/", &cookie).await;
     assert_eq!(page.status, StatusCode::OK, "{}", page.text());
     let text = page.text();
-    for part in ["September 2018", "Installed base", "Without phones, laptops", "Monthly active devices", "Wake-ups", "Retention", "By country", "By product", "Complete until", "Growth"] {
+    for part in [
+        "September 2018",
+        "Installed base",
+        "Without phones, laptops",
+        "Monthly active devices",
+        "Wake-ups",
+        "Retention",
+        "By country",
+        "By product",
+        "Complete until",
+        "Growth",
+    ] {
         assert!(text.contains(part), "{part}");
     }
     assert!(!text.contains("<script") && !text.contains(" style=\"") && !text.contains("NaN"));
@@ -102,7 +113,12 @@ async fn a_cookie_cannot_be_ridden_from_another_site() {
     let run = "/v1/reports/monthly-activity/runs";
     assert_eq!(form(&home, run, "month=2018-09".to_owned(), "https://evil.example", &cookie).await.status, StatusCode::FORBIDDEN);
     let made = form(&home, run, "month=2018-09".to_owned(), ORIGIN, &cookie).await;
-    assert_eq!((made.status, made.header("location")), (StatusCode::SEE_OTHER, "/v1/reports/monthly-activity-2018-09/report.html"), "{}", made.text());
+    assert_eq!(
+        (made.status, made.header("location")),
+        (StatusCode::SEE_OTHER, "/v1/reports/monthly-activity-2018-09/report.html"),
+        "{}",
+        made.text()
+    );
     assert!(see(&home, "/", &cookie).await.text().contains("monthly-activity-2018-09/report.html"));
 }
 

@@ -127,9 +127,7 @@ impl FromStr for Timestamp {
     type Err = CalendarError;
     /// Reads RFC 3339 with `Z` or an offset.
     fn from_str(text: &str) -> Result<Self, CalendarError> {
-        DateTime::parse_from_rfc3339(text)
-            .map(|time| Self(time.timestamp_micros()))
-            .map_err(|_| CalendarError::Time(text.to_owned()))
+        DateTime::parse_from_rfc3339(text).map(|time| Self(time.timestamp_micros())).map_err(|_| CalendarError::Time(text.to_owned()))
     }
 }
 

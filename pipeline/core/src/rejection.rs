@@ -115,9 +115,8 @@ struct Rejected<'a>(&'a Tally);
 
 impl Serialize for Rejected<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(
-            Reason::ALL.into_iter().map(|reason| (reason.as_str(), self.0.rejected(reason))).filter(|(_, count)| *count > 0),
-        )
+        serializer
+            .collect_map(Reason::ALL.into_iter().map(|reason| (reason.as_str(), self.0.rejected(reason))).filter(|(_, count)| *count > 0))
     }
 }
 

@@ -67,9 +67,7 @@ pub struct SuppressionUnavailable(#[source] pub Box<dyn std::error::Error + Send
 /// Where the current suppressions are read, per batch and again before commit.
 pub trait SuppressionSource: Send + Sync {
     /// The set at the ledger's present sequence number; cheap when unchanged.
-    fn current(
-        &self,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Arc<SuppressionSet>, SuppressionUnavailable>> + Send + '_>>;
+    fn current(&self) -> std::pin::Pin<Box<dyn Future<Output = Result<Arc<SuppressionSet>, SuppressionUnavailable>> + Send + '_>>;
 }
 
 impl SuppressionSet {
@@ -188,7 +186,8 @@ mod tests {
     #[test]
     fn a_grant_lifts_a_suppression_for_later_events_only() {
         let device = DeviceId::from_bytes([1; 16]);
-        let entry = SuppressionEntry { subject: SuppressedSubject::Device(device), received: at(10), pending: false, lifted_from: Some(at(20)) };
+        let entry =
+            SuppressionEntry { subject: SuppressedSubject::Device(device), received: at(10), pending: false, lifted_from: Some(at(20)) };
         let set = SuppressionSet::new(1, [entry]);
         assert!(set.covers(device, None, at(19)));
         assert!(!set.covers(device, None, at(20)));

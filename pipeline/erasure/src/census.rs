@@ -66,13 +66,8 @@ impl Census {
 }
 
 /// Reads all of `files` (of `events`) and counts what `targets` takes.
-pub(crate) async fn count_rows(
-    root: &Path,
-    files: &[DataFile],
-    targets: Arc<Targets>,
-) -> Result<Census, ErasureError> {
-    let jobs: Vec<(PathBuf, Month)> =
-        files.iter().map(|file| (root.join(Table::Events.as_str()).join(&file.path), file.month)).collect();
+pub(crate) async fn count_rows(root: &Path, files: &[DataFile], targets: Arc<Targets>) -> Result<Census, ErasureError> {
+    let jobs: Vec<(PathBuf, Month)> = files.iter().map(|file| (root.join(Table::Events.as_str()).join(&file.path), file.month)).collect();
     let requests = targets.requests;
     let parts = each_file(jobs, move |path, month| count_file(path, month, &targets)).await?;
     let mut census = Census::new(requests);
@@ -89,8 +84,7 @@ pub(crate) async fn devices_of(
     users: Arc<HashMap<UserId, Vec<u32>>>,
     wanted: Arc<HashSet<DeviceId>>,
 ) -> Result<HashMap<DeviceId, Vec<u32>>, ErasureError> {
-    let jobs: Vec<(PathBuf, Month)> =
-        files.iter().map(|file| (root.join(Table::Links.as_str()).join(&file.path), file.month)).collect();
+    let jobs: Vec<(PathBuf, Month)> = files.iter().map(|file| (root.join(Table::Links.as_str()).join(&file.path), file.month)).collect();
     let parts = each_file(jobs, move |path, _| {
         let mut found: HashSet<(DeviceId, u32)> = HashSet::new();
         for batch in read_columns(path, &[column::USER, column::DEVICE])? {
@@ -117,11 +111,7 @@ pub(crate) async fn devices_of(
 }
 
 /// Rows of `quarantine` that name a device of `targets`: each once, and by request.
-pub(crate) async fn count_quarantine(
-    root: &Path,
-    files: &[DataFile],
-    targets: Arc<Targets>,
-) -> Result<(u64, Vec<u64>), ErasureError> {
+pub(crate) async fn count_quarantine(root: &Path, files: &[DataFile], targets: Arc<Targets>) -> Result<(u64, Vec<u64>), ErasureError> {
     let jobs: Vec<(PathBuf, Month)> =
         files.iter().map(|file| (root.join(Table::Quarantine.as_str()).join(&file.path), file.month)).collect();
     let requests = targets.requests;

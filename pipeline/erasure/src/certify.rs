@@ -38,7 +38,10 @@ impl Run<'_> {
         if !resolved.lifted.is_empty() || !resolved.targets.userless.is_empty() {
             let left = rows_left(self.eraser, resolved.targets.clone()).await?;
             if left > 0 {
-                return Err(ErasureError::Residue { places: usize::try_from(left).unwrap_or(usize::MAX), first: "events (rows that are covered)".to_owned() });
+                return Err(ErasureError::Residue {
+                    places: usize::try_from(left).unwrap_or(usize::MAX),
+                    first: "events (rows that are covered)".to_owned(),
+                });
             }
         }
         verification.at = self.eraser.clock.now();
@@ -141,9 +144,13 @@ impl Run<'_> {
         if self.record.resumed > 0 {
             warnings.push(format!("the run was interrupted and resumed {} times", self.record.resumed));
         }
-        let reconstructed = self.record.rewrites.iter().filter(|evidence| evidence.reconstructed && found.events.contains_key(&evidence.month));
+        let reconstructed =
+            self.record.rewrites.iter().filter(|evidence| evidence.reconstructed && found.events.contains_key(&evidence.month));
         for evidence in reconstructed {
-            warnings.push(format!("the run was interrupted just after it had rewritten {}: the evidence for it was told from the tables afterwards", evidence.month));
+            warnings.push(format!(
+                "the run was interrupted just after it had rewritten {}: the evidence for it was told from the tables afterwards",
+                evidence.month
+            ));
         }
         warnings
     }

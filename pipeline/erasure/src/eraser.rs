@@ -62,7 +62,10 @@ impl Default for Settings {
             horizon_days: 1_096,
             elsewhere: vec![
                 elsewhere("input files", "files that were ingested are not Ameles' to delete; their operator does it"),
-                elsewhere("source topics", "kept for the topic's own retention; what is read from them again is dropped while the suppression stands"),
+                elsewhere(
+                    "source topics",
+                    "kept for the topic's own retention; what is read from them again is dropped while the suppression stands",
+                ),
                 elsewhere("backups", "kept for the backup's own retention; after a restore the journal asks for the erasure again"),
             ],
             limits: Limits::default(),
@@ -113,7 +116,10 @@ impl Eraser {
             return Ok(request);
         }
         if !crate::submit::is_reference(id) {
-            return Err(ErasureError::refused("the request id", "must be a UUID as `ameles erase submit` prints it, or the reference that was given"));
+            return Err(ErasureError::refused(
+                "the request id",
+                "must be a UUID as `ameles erase submit` prints it, or the reference that was given",
+            ));
         }
         let filter = RequestFilter { reference: Some(id.to_owned()), limit: Some(1), ..RequestFilter::default() };
         let found = self.ledger.requests(&filter).await?.into_iter().next();

@@ -30,7 +30,9 @@ pub enum ErasureError {
         source: Box<ErasureError>,
     },
     /// Something of an erased subject was still found.
-    #[error("something of an erased subject was still found in {places} places, first in {first}; the requests stay open, run `ameles erase run` again, and `ameles erase verify` lists them")]
+    #[error(
+        "something of an erased subject was still found in {places} places, first in {first}; the requests stay open, run `ameles erase run` again, and `ameles erase verify` lists them"
+    )]
     Residue {
         /// How many.
         places: usize,
@@ -38,7 +40,9 @@ pub enum ErasureError {
         first: String,
     },
     /// Rows kept arriving.
-    #[error("rows of the subjects were still being committed after {rounds} rounds of rewriting; is a writer of another version at work? stop it and run again")]
+    #[error(
+        "rows of the subjects were still being committed after {rounds} rounds of rewriting; is a writer of another version at work? stop it and run again"
+    )]
     StillArriving {
         /// How many rounds.
         rounds: u32,
@@ -52,7 +56,9 @@ pub enum ErasureError {
         grace_s: u64,
     },
     /// The process that maintains the warehouse did not carry the run out in time.
-    #[error("another process maintains this warehouse and has not carried out the run within {seconds} seconds; the request for it stands, see `ameles erase list`")]
+    #[error(
+        "another process maintains this warehouse and has not carried out the run within {seconds} seconds; the request for it stands, see `ameles erase list`"
+    )]
     HandOverTimeout {
         /// How long it was waited for.
         seconds: u64,

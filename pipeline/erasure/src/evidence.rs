@@ -56,10 +56,8 @@ async fn changed(
         let sha256 = sha256_of(root.join(table.as_str()).join(&file.path)).await?;
         added.push(StoreFile { path: file.path.clone(), sha256, rows: file.rows, bytes: file.size });
     }
-    let removed: Vec<_> = gone
-        .iter()
-        .map(|file| StoreFile { path: file.path.clone(), sha256: String::new(), rows: file.rows, bytes: file.bytes })
-        .collect();
+    let removed: Vec<_> =
+        gone.iter().map(|file| StoreFile { path: file.path.clone(), sha256: String::new(), rows: file.rows, bytes: file.bytes }).collect();
     let version_after = snapshot.version(table);
     Ok(Some(TableChange {
         table: table.as_str().to_owned(),
@@ -85,7 +83,8 @@ async fn sha256_of(path: std::path::PathBuf) -> Result<String, ErasureError> {
 pub(crate) fn tables_for(record: &RunRecord, found: &FoundRecord) -> Vec<TableEvidence> {
     let mut tables: BTreeMap<&str, TableEvidence> = BTreeMap::new();
     for (table, version) in &record.versions {
-        let untouched = TableEvidence { table: table.clone(), version_before: *version, version_after: *version, ..TableEvidence::default() };
+        let untouched =
+            TableEvidence { table: table.clone(), version_before: *version, version_after: *version, ..TableEvidence::default() };
         tables.insert(table, untouched);
     }
     let events = Table::Events.as_str();

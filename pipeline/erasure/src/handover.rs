@@ -37,11 +37,7 @@ impl Eraser {
     ///
     /// # Errors
     /// As [`Eraser::run`]; the process that wished for the run is told as well.
-    pub async fn run_if_requested(
-        &self,
-        maintainer: &mut Maintainer,
-        progress: &dyn Progress,
-    ) -> Result<Option<RunReport>, ErasureError> {
+    pub async fn run_if_requested(&self, maintainer: &mut Maintainer, progress: &dyn Progress) -> Result<Option<RunReport>, ErasureError> {
         let Some(wish) = read::<Wish>(self, WISHED).await? else { return Ok(None) };
         // Taken back first: a run that fails must not be repeated every second.
         self.ledger.set_setting(WISHED, None, &wish.by).await?;
@@ -131,7 +127,8 @@ async fn outcomes(eraser: &Eraser, ids: &[RequestId]) -> Result<Vec<RequestOutco
             Some(text) => Some(serde_json::from_str::<Document>(&text).map_err(ErasureError::Record)?),
             None => None,
         };
-        let (rows, warnings) = document.map_or((0, Vec::new()), |document| (document.certificate.found.event_rows, document.certificate.warnings));
+        let (rows, warnings) =
+            document.map_or((0, Vec::new()), |document| (document.certificate.found.event_rows, document.certificate.warnings));
         outcomes.push(RequestOutcome { id: *id, state, rows, warnings });
     }
     Ok(outcomes)

@@ -59,7 +59,9 @@ fn raw_identifier<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RawIdent
 #[derive(Debug, thiserror::Error)]
 pub enum OpendsrError {
     /// Not the JSON of a request.
-    #[error("the body is not an OpenDSR request: see line {line}, column {column}; it needs regulation, subject_request_id, subject_request_type, submitted_time and subject_identities, each with identity_type, identity_value and identity_format")]
+    #[error(
+        "the body is not an OpenDSR request: see line {line}, column {column}; it needs regulation, subject_request_id, subject_request_type, submitted_time and subject_identities, each with identity_type, identity_value and identity_format"
+    )]
     Json {
         /// Line, from 1.
         line: usize,
@@ -93,8 +95,8 @@ impl OpendsrError {
 /// When it is no OpenDSR request for an erasure of the subjects that `contract` has.
 pub fn parse_request(body: &[u8], contract: &Contract) -> Result<SubjectRequest, OpendsrError> {
     // The parser's own message may quote a value: only its place is passed on.
-    let request: SubjectRequest = serde_json::from_slice(body)
-        .map_err(|error| OpendsrError::Json { line: error.line(), column: error.column() })?;
+    let request: SubjectRequest =
+        serde_json::from_slice(body).map_err(|error| OpendsrError::Json { line: error.line(), column: error.column() })?;
     if request.api_version.as_deref().is_some_and(|version| version != API_VERSION) {
         return Err(OpendsrError::field("api_version", format!("must be {API_VERSION}")));
     }
@@ -106,7 +108,10 @@ pub fn parse_request(body: &[u8], contract: &Contract) -> Result<SubjectRequest,
     }
     for identity in &request.subject_identities {
         if identity.identity_format != IDENTITY_FORMAT {
-            return Err(OpendsrError::field("identity_format", format!("must be {IDENTITY_FORMAT}: a hash cannot become a keyed pseudonym")));
+            return Err(OpendsrError::field(
+                "identity_format",
+                format!("must be {IDENTITY_FORMAT}: a hash cannot become a keyed pseudonym"),
+            ));
         }
         if kind_of(&identity.identity_type, contract).is_none() {
             return Err(OpendsrError::field("identity_type", format!("must be one of {}", identity_types(contract).join(", "))));

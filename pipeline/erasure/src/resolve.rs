@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use ameles_core::{
-    DeviceId, Subject, SuppressedSubject, SuppressionEntry, SuppressionSet, Timestamp, UserId,
-};
+use ameles_core::{DeviceId, Subject, SuppressedSubject, SuppressionEntry, SuppressionSet, Timestamp, UserId};
 use ameles_ledger::RequestWithSubjects;
 use ameles_schemas::Table;
 use ameles_store::{Affected, DataFile, Snapshot, affected};
@@ -49,7 +47,11 @@ pub(crate) async fn resolve(eraser: &Eraser, requests: &[RequestWithSubjects]) -
                 Subject::User(id) => targets.users.entry(*id).or_default().push(place),
             }
             let lifted_from = lifted_from(&everything, *subject);
-            if lifted_from.is_some() { lifted.push(*subject) } else { gone_for_good.push(*subject) }
+            if lifted_from.is_some() {
+                lifted.push(*subject)
+            } else {
+                gone_for_good.push(*subject)
+            }
             entries.push(entry((*subject).into(), request.request.received, lifted_from));
         }
         for device in &request.userless {

@@ -74,12 +74,7 @@ impl Eraser {
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub async fn run_with(
-        &self,
-        maintainer: &mut Maintainer,
-        actor: &str,
-        progress: &dyn Progress,
-    ) -> Result<RunReport, ErasureError> {
+    pub async fn run_with(&self, maintainer: &mut Maintainer, actor: &str, progress: &dyn Progress) -> Result<RunReport, ErasureError> {
         progress.begin(Step::Begin, "taking up open requests", 0);
         let Some(mut run) = Run::begin(self, actor, progress).await? else { return Ok(RunReport::default()) };
         match run.carry_out(maintainer).await {

@@ -21,7 +21,9 @@ pub enum CertificateError {
     #[error("the certificate is not one JSON document: {0}")]
     Json(#[source] serde_json::Error),
     /// The document has another shape.
-    #[error("the certificate's {part} is missing or has another shape; expected {{\"certificate\":{{…}},\"signature\":{{\"algorithm\",\"public_key\",\"value\"}}}}")]
+    #[error(
+        "the certificate's {part} is missing or has another shape; expected {{\"certificate\":{{…}},\"signature\":{{\"algorithm\",\"public_key\",\"value\"}}}}"
+    )]
     Shape {
         /// Which part.
         part: &'static str,
@@ -96,7 +98,9 @@ pub fn check_certificate(json: &str, public_key: &[u8]) -> Result<CertificateVer
     let bytes = canonical_bytes(contents)?;
     let signed = STANDARD.decode(value).is_ok_and(|value| UnparsedPublicKey::new(&ED25519, &key).verify(&bytes, &value).is_ok());
     if !signed {
-        problems.push("the signature is not that of the given key over these contents: they were changed, or another key signed them".to_owned());
+        problems.push(
+            "the signature is not that of the given key over these contents: they were changed, or another key signed them".to_owned(),
+        );
     }
     let genuine = problems.is_empty();
     let request = contents.pointer("/request/id").and_then(Value::as_str).map(str::to_owned);
@@ -108,8 +112,7 @@ pub fn check_certificate(json: &str, public_key: &[u8]) -> Result<CertificateVer
         problems.push(format!("the signature is genuine, but the format is not version {FORMAT_VERSION}: check it with a later ameles"));
         return Ok(CertificateVerdict { genuine, request, problems, certificate: None });
     }
-    let certificate: Certificate =
-        serde_json::from_value(contents.clone()).map_err(|_| CertificateError::Shape { part: "contents" })?;
+    let certificate: Certificate = serde_json::from_value(contents.clone()).map_err(|_| CertificateError::Shape { part: "contents" })?;
     if !certificate.verification.residues.is_empty() {
         problems.push("the certificate itself names residues that were found".to_owned());
     }

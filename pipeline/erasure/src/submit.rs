@@ -304,7 +304,11 @@ fn read_list(reader: impl Read, mut each: impl FnMut(u64, Row)) -> Result<(), Er
         }
         each(line, read_row(&record));
     }
-    if header_seen { Ok(()) } else { Err(ErasureError::List { line: 1, rule: "it is empty; the first line must be the header kind,identifier" }) }
+    if header_seen {
+        Ok(())
+    } else {
+        Err(ErasureError::List { line: 1, rule: "it is empty; the first line must be the header kind,identifier" })
+    }
 }
 
 /// Counts lines as an editor does. The parser's own count begins a row before the line ends and

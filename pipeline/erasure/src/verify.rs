@@ -55,11 +55,7 @@ impl Eraser {
     ///
     /// # Errors
     /// When an identifier is refused, or a file cannot be decoded: then nothing is certain.
-    pub async fn verify(
-        &self,
-        asked: Option<(SubjectKind, RawIdentifier)>,
-        progress: &dyn Progress,
-    ) -> Result<VerifyReport, ErasureError> {
+    pub async fn verify(&self, asked: Option<(SubjectKind, RawIdentifier)>, progress: &dyn Progress) -> Result<VerifyReport, ErasureError> {
         match asked {
             Some((kind, identifier)) => {
                 let subjects = self.subjects(kind, &identifier)?.into_iter().map(|(_, subject)| subject).collect();

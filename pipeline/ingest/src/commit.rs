@@ -50,6 +50,11 @@ impl Committer {
         Self { lease, ledger, contract, carried: HourlyCounts::default() }
     }
 
+    /// Goes on with another lease: what became of the last batch is unknown, and its number is taken.
+    pub(crate) fn renew(&mut self, lease: WriterLease) {
+        self.lease = lease;
+    }
+
     /// The lease's id.
     pub(crate) fn lease_id(&self) -> &str {
         self.lease.id()

@@ -73,9 +73,8 @@ impl IngestEnv {
             Ok(Some(Identifier::new(hasher(domain)?, field.fold_case, limits.identifier_bytes_max).with_epochs(epochs)))
         };
         let roles = contract.roles();
-        let device = identifier(roles.device, None)?.ok_or_else(|| {
-            IngestError::Setup("the data contract drops the device: there would be nothing to count".to_owned())
-        })?;
+        let device = identifier(roles.device, None)?
+            .ok_or_else(|| IngestError::Setup("the data contract drops the device: there would be nothing to count".to_owned()))?;
         let user = roles.user.map(|at| identifier(at, None)).transpose()?.flatten();
         let event_id = roles.event_id.map(|at| identifier(at, Some(EVENT_DOMAIN))).transpose()?.flatten();
         let columns = ColumnPlan::of_contract(&contract, limits.identifier_bytes_max, hasher)?;
@@ -83,17 +82,7 @@ impl IngestEnv {
         let alias = keyring.secret(ALIAS_PURPOSE).map_err(IngestError::keyring)?;
         let decoder = Decoder::new(Arc::clone(&contract), limits.line_bytes_max);
         let admission = Arc::new(Admission { decoder, policy, device, user, event_id, columns, may_refuse });
-        Ok(Self {
-            contract,
-            admission,
-            source_hasher: DomainHasher::new(&alias),
-            ledger,
-            warehouse,
-            clock,
-            random,
-            limits,
-            k,
-        })
+        Ok(Self { contract, admission, source_hasher: DomainHasher::new(&alias), ledger, warehouse, clock, random, limits, k })
     }
 
     /// The contract that events are held to.

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ameles_core::{DeviceId, Limits, ManualClock, Reason, SeededRandom, SharedClock, SharedRandom, Tally, Timestamp, UserId};
+use ameles_core::{DeviceId, Limits, ManualClock, Reason, SharedClock, SharedRandom, SystemRandom, Tally, Timestamp, UserId};
 use ameles_ledger::{Ledger, LedgerKeys};
 use ameles_pseudonym::{KeyEncryptionKey, Keyring};
 use ameles_schemas::{Contract, Policy, Table, column};
@@ -20,12 +20,13 @@ use crate::{EnvParts, FileOptions, FileReport, IngestEnv, NoProgress, ingest_fil
 pub(crate) const NOW: &str = "2018-07-20T12:00:00Z";
 
 pub(crate) struct Home {
-    pub(crate) folder: TempDir,
+    pub(crate) root: PathBuf,
     pub(crate) env: Arc<IngestEnv>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) ledger: Ledger,
     pub(crate) warehouse: Warehouse,
     keyring: Keyring,
+    _folder: Option<TempDir>,
 }
 
 pub(crate) fn at(text: &str) -> Timestamp {
@@ -39,20 +40,37 @@ impl Home {
 
     pub(crate) async fn with(contract: Contract, limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_owned();
+        Self { _folder: Some(folder), ..Self::create_or_open(root, contract, limits).await }
+    }
+
+    /// A home that another process may have made.
+    pub(crate) async fn create_or_open(root: PathBuf, contract: Contract, limits: Limits) -> Self {
         let clock = Arc::new(ManualClock::new(at(NOW)));
         let shared: SharedClock = Arc::clone(&clock) as SharedClock;
-        let random: SharedRandom = Arc::new(SeededRandom::new(7));
-        let home = folder.path().join("home");
+        let random: SharedRandom = Arc::new(SystemRandom);
+        let home = root.join("home");
         std::fs::create_dir_all(&home).unwrap();
-        let kek = KeyEncryptionKey::create(&folder.path().join("key"), random.as_ref()).unwrap();
         let mut domains = vec!["device", "user", "event"];
         domains.extend(contract.domains());
         domains.sort_unstable();
         domains.dedup();
-        let keyring = Keyring::create(&home.join("keyring.json"), &kek, &domains, shared.as_ref(), random.as_ref()).unwrap();
+        let (kek_path, keyring_path, ledger_path) = (root.join("key"), home.join("keyring.json"), home.join("ledger.sqlite"));
+        let known = keyring_path.exists();
+        let keyring = if known {
+            Keyring::open(&keyring_path, &KeyEncryptionKey::load(&kek_path).unwrap()).unwrap()
+        } else {
+            let kek = KeyEncryptionKey::create(&kek_path, random.as_ref()).unwrap();
+            Keyring::create(&keyring_path, &kek, &domains, shared.as_ref(), random.as_ref()).unwrap()
+        };
         let key = |purpose: &str| *keyring.secret(purpose).unwrap().expose();
         let keys = LedgerKeys::new(key("suppression"), key("journal"), key("audit"));
-        let ledger = Ledger::create(&home.join("ledger.sqlite"), keys, Arc::clone(&shared), Arc::clone(&random)).await.unwrap();
+        let (ledger_clock, ledger_random) = (Arc::clone(&shared), Arc::clone(&random));
+        let ledger = if known {
+            Ledger::open(&ledger_path, keys, ledger_clock, ledger_random).await.unwrap()
+        } else {
+            Ledger::create(&ledger_path, keys, ledger_clock, ledger_random).await.unwrap()
+        };
         let warehouse = Warehouse::create(&home.join("warehouse"), contract.tables()).await.unwrap().with_clock(Arc::clone(&shared));
         let env = IngestEnv::new(EnvParts {
             contract: Arc::new(contract),
@@ -66,11 +84,11 @@ impl Home {
             k: 3,
         })
         .unwrap();
-        Self { folder, env: Arc::new(env), clock, ledger, warehouse, keyring }
+        Self { root, env: Arc::new(env), clock, ledger, warehouse, keyring, _folder: None }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.root.join(name)
     }
 
     pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {

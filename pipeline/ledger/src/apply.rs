@@ -152,7 +152,8 @@ impl<'a> Applier<'a> {
         report: &mut ReplayReport,
     ) -> Result<(), LedgerError> {
         const DOING: &str = "enter requests";
-        let last: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(id), 0) FROM suppressions").fetch_one(&mut *connection).await.doing(DOING)?;
+        let last: i64 =
+            sqlx::query_scalar("SELECT COALESCE(MAX(id), 0) FROM suppressions").fetch_one(&mut *connection).await.doing(DOING)?;
         for chunk in submits.chunks(ROWS_PER_INSERT) {
             let known = if self.live { HashSet::new() } else { known_requests(connection, chunk).await? };
             let new: Vec<_> = chunk.iter().filter(|(id, ..)| !known.contains(&id.to_string())).collect();
@@ -211,9 +212,8 @@ impl<'a> Applier<'a> {
                 let sealed = self.keys.seal_subject(*subject, &suppression_place(*id, &lookup), self.random)?;
                 rows.push((id.to_string(), *epoch, lookup, sealed, *received));
             }
-            let mut insert = QueryBuilder::<Sqlite>::new(
-                "INSERT OR IGNORE INTO suppressions (request, epoch, lookup, sealed, received, expires) ",
-            );
+            let mut insert =
+                QueryBuilder::<Sqlite>::new("INSERT OR IGNORE INTO suppressions (request, epoch, lookup, sealed, received, expires) ");
             insert.push_values(rows, |mut values, (id, epoch, lookup, sealed, received)| {
                 values
                     .push_bind(id)
@@ -352,10 +352,7 @@ fn of_request(act: &Act) -> Result<RequestId, LedgerError> {
     act.request.ok_or(LedgerError::Damaged("an act on a request names none"))
 }
 
-async fn known_requests(
-    connection: &mut SqliteConnection,
-    submits: &[(RequestId, &str, &Submit)],
-) -> Result<HashSet<String>, LedgerError> {
+async fn known_requests(connection: &mut SqliteConnection, submits: &[(RequestId, &str, &Submit)]) -> Result<HashSet<String>, LedgerError> {
     let mut select = QueryBuilder::<Sqlite>::new("SELECT id FROM requests WHERE id IN (");
     let mut ids = select.separated(", ");
     for (id, ..) in submits {

@@ -215,11 +215,7 @@ impl StoredRow {
 }
 
 /// Checks the rows one by one, also against the heads that the journal knows; returns the last row's head too.
-async fn walk(
-    connection: &mut SqliteConnection,
-    keys: &Keys,
-    heads: &HashMap<u64, [u8; 32]>,
-) -> Result<(AuditVerdict, Head), LedgerError> {
+async fn walk(connection: &mut SqliteConnection, keys: &Keys, heads: &HashMap<u64, [u8; 32]>) -> Result<(AuditVerdict, Head), LedgerError> {
     let mut head = Head::default();
     loop {
         let mut select = QueryBuilder::<Sqlite>::new(COLUMNS);

@@ -171,7 +171,10 @@ mod tests {
         let (subject, _) = event(0, true);
         let book = ConsentBook::default().extended(1, vec![event(30, false), event(10, true), event(30, true), event(50, true)]);
         let granted = |ts| book.state_at(subject, Timestamp::from_secs(ts)).map(|state| state.granted);
-        assert_eq!([granted(9), granted(10), granted(29), granted(30), granted(50)], [None, Some(true), Some(true), Some(false), Some(true)]);
+        assert_eq!(
+            [granted(9), granted(10), granted(29), granted(30), granted(50)],
+            [None, Some(true), Some(true), Some(false), Some(true)]
+        );
     }
 
     #[test]

@@ -91,7 +91,8 @@ impl Ledger {
                 continue;
             }
             let sealed = self.inner.keys.seal_subject(event.subject.into(), &consent_place(lookup), &*self.inner.random)?;
-            let purposes = serde_json::to_string(&event.purposes).map_err(|_| LedgerError::Damaged("purposes cannot be written as JSON"))?;
+            let purposes =
+                serde_json::to_string(&event.purposes).map_err(|_| LedgerError::Damaged("purposes cannot be written as JSON"))?;
             rows.push((*lookup, *event, sealed, purposes));
         }
         for chunk in rows.chunks(ROWS_PER_STATEMENT) {
@@ -139,11 +140,10 @@ impl Ledger {
         drop(tx);
         let book = before.map_or_else(ConsentBook::default, |kept| ConsentBook::clone(&kept.book));
         let keys = Arc::clone(&self.inner.keys);
-        let book = tokio::task::spawn_blocking(move || {
-            open_consents(&keys, stored).map(|events| book.extended(sequence.max(0) as u64, events))
-        })
-        .await
-        .map_err(LedgerError::Worker)??;
+        let book =
+            tokio::task::spawn_blocking(move || open_consents(&keys, stored).map(|events| book.extended(sequence.max(0) as u64, events)))
+                .await
+                .map_err(LedgerError::Worker)??;
         let book = Arc::new(book);
         *locked(&self.inner.kept_consents) = Some(KeptBook { book: Arc::clone(&book), removed, last_id });
         Ok(book)

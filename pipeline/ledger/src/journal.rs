@@ -112,17 +112,12 @@ impl Journal {
 
     /// Locks the file, made where the ledger has never written one, and reads what follows the anchor.
     pub fn lock(&self, anchor: Position) -> Result<(Locked, Vec<Line>), JournalError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(anchor.seq == 0)
-            .truncate(false)
-            .mode(0o600)
-            .open(&self.path)
-            .map_err(|source| match source.kind() {
+        let file = OpenOptions::new().read(true).write(true).create(anchor.seq == 0).truncate(false).mode(0o600).open(&self.path).map_err(
+            |source| match source.kind() {
                 ErrorKind::NotFound if anchor.seq > 0 => JournalError::Missing(self.path.clone()),
                 _ => self.io("open", source),
-            })?;
+            },
+        )?;
         file.lock().map_err(|source| self.io("lock", source))?;
         let mut lines = Vec::new();
         let tail = self.walk(&file, anchor, &mut |line| lines.push(line))?;
@@ -175,11 +170,7 @@ impl Journal {
     /// The next line with its end; none where there is none, or only a torn one.
     fn read_line(&self, reader: &mut BufReader<&File>) -> Result<Option<Vec<u8>>, JournalError> {
         let mut bytes = Vec::new();
-        reader
-            .by_ref()
-            .take(LINE_BYTES_MAX)
-            .read_until(b'\n', &mut bytes)
-            .map_err(|source| self.io("read", source))?;
+        reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut bytes).map_err(|source| self.io("read", source))?;
         if bytes.len() as u64 == LINE_BYTES_MAX {
             return Err(self.io("read", std::io::Error::other("a line is longer than any that was ever written")));
         }
@@ -253,7 +244,8 @@ impl Locked {
             let kind = left.first().map_or("audit", |act| act.op.kind()).to_owned();
             done += left.len();
             let head = heads.get(done - 1).copied().unwrap_or(from);
-            let body = serde_json::to_vec(&Body { from, acts: left, head }).map_err(|_| LedgerError::Damaged("an act cannot be written as JSON"))?;
+            let body = serde_json::to_vec(&Body { from, acts: left, head })
+                .map_err(|_| LedgerError::Damaged("an act cannot be written as JSON"))?;
             from = head;
             left = rest;
             let (seq, more) = (end.seq + 1, !left.is_empty());

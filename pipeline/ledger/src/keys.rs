@@ -65,10 +65,7 @@ impl Keys {
             journal_seal: aead(&secrets.journal, "journal seal")?,
             journal_sign: hmac_key(&secrets.journal, "journal sign"),
             audit: hmac_key(&secrets.audit, "audit chain"),
-            check: derive(
-                &[secrets.suppression, secrets.journal, secrets.audit].concat(),
-                "key check",
-            ),
+            check: derive(&[secrets.suppression, secrets.journal, secrets.audit].concat(), "key check"),
         })
     }
 
@@ -89,12 +86,7 @@ impl Keys {
     }
 
     /// Seals a subject; `place` binds the seal to its row, so that rows cannot be swapped.
-    pub(crate) fn seal_subject(
-        &self,
-        subject: SuppressedSubject,
-        place: &[u8],
-        random: &dyn Random,
-    ) -> Result<Vec<u8>, LedgerError> {
+    pub(crate) fn seal_subject(&self, subject: SuppressedSubject, place: &[u8], random: &dyn Random) -> Result<Vec<u8>, LedgerError> {
         seal(&self.subject_seal, &encode_subject(subject), place, random)
     }
 
@@ -117,12 +109,7 @@ fn hmac_key(secret: &[u8], label: &str) -> hmac::Key {
 }
 
 /// Nonce, ciphertext and tag in one.
-pub(crate) fn seal(
-    key: &LessSafeKey,
-    plain: &[u8],
-    place: &[u8],
-    random: &dyn Random,
-) -> Result<Vec<u8>, LedgerError> {
+pub(crate) fn seal(key: &LessSafeKey, plain: &[u8], place: &[u8], random: &dyn Random) -> Result<Vec<u8>, LedgerError> {
     let mut nonce = [0; NONCE_LEN];
     random.fill(&mut nonce)?;
     let mut sealed = Vec::with_capacity(NONCE_LEN + plain.len() + AES_256_GCM.tag_len());

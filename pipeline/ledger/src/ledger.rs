@@ -47,7 +47,8 @@ impl LedgerOptions {
     pub fn new(path: &Path) -> Self {
         let home = path.parent().filter(|home| !home.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         // `.` and `..` have no name to which a suffix could be added.
-        let home = if home.file_name().is_some() { home.to_path_buf() } else { std::fs::canonicalize(home).unwrap_or_else(|_| home.into()) };
+        let home =
+            if home.file_name().is_some() { home.to_path_buf() } else { std::fs::canonicalize(home).unwrap_or_else(|_| home.into()) };
         let mut journal = home.into_os_string();
         journal.push(".journal");
         Self { path: path.to_path_buf(), journal: journal.into(), horizon_days: HORIZON_DAYS }
@@ -98,7 +99,12 @@ impl Ledger {
     ///
     /// # Errors
     /// When there is a ledger, the journal is somebody else's, or the file cannot be made.
-    pub async fn create_with(options: LedgerOptions, keys: LedgerKeys, clock: SharedClock, random: SharedRandom) -> Result<Self, LedgerError> {
+    pub async fn create_with(
+        options: LedgerOptions,
+        keys: LedgerKeys,
+        clock: SharedClock,
+        random: SharedRandom,
+    ) -> Result<Self, LedgerError> {
         let path = options.path.clone();
         if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 0) {
             return Err(LedgerError::Exists(path));
@@ -135,7 +141,12 @@ impl Ledger {
     ///
     /// # Errors
     /// When there is no ledger, or its format or keys are others.
-    pub async fn open_with(options: LedgerOptions, keys: LedgerKeys, clock: SharedClock, random: SharedRandom) -> Result<Self, LedgerError> {
+    pub async fn open_with(
+        options: LedgerOptions,
+        keys: LedgerKeys,
+        clock: SharedClock,
+        random: SharedRandom,
+    ) -> Result<Self, LedgerError> {
         if !std::fs::metadata(&options.path).is_ok_and(|metadata| metadata.len() > 0) {
             return Err(LedgerError::Missing(options.path));
         }
@@ -226,19 +237,15 @@ impl Ledger {
 }
 
 impl SuppressionSource for Ledger {
-    fn current(
-        &self,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Arc<SuppressionSet>, SuppressionUnavailable>> + Send + '_>> {
+    fn current(&self) -> std::pin::Pin<Box<dyn Future<Output = Result<Arc<SuppressionSet>, SuppressionUnavailable>> + Send + '_>> {
         Box::pin(async move { self.suppressions().await.map_err(|error| SuppressionUnavailable(Box::new(error))) })
     }
 }
 
 /// The file's format; refuses one that is newer than this version.
 async fn version(connection: &mut SqliteConnection) -> Result<i64, LedgerError> {
-    let found = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM versions")
-        .fetch_one(connection)
-        .await
-        .doing("read the format")?;
+    let found =
+        sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM versions").fetch_one(connection).await.doing("read the format")?;
     if found > KNOWN { Err(LedgerError::Newer { found, known: KNOWN }) } else { Ok(found) }
 }
 

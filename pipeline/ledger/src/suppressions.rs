@@ -140,13 +140,12 @@ impl Ledger {
     /// When journal or ledger cannot be written.
     pub async fn expire_suppressions(&self) -> Result<u64, LedgerError> {
         let mut write = Write::begin(&self.inner).await?;
-        let done = sqlx::query(
-            "DELETE FROM suppressions WHERE expires < ? AND request IN (SELECT id FROM requests WHERE state = 'completed')",
-        )
-        .bind(write.now.micros())
-        .execute(&mut *write.tx)
-        .await
-        .doing("forget expired suppressions")?;
+        let done =
+            sqlx::query("DELETE FROM suppressions WHERE expires < ? AND request IN (SELECT id FROM requests WHERE state = 'completed')")
+                .bind(write.now.micros())
+                .execute(&mut *write.tx)
+                .await
+                .doing("forget expired suppressions")?;
         let expired = done.rows_affected();
         if expired > 0 {
             write.changes.suppressions = true;
@@ -170,12 +169,7 @@ fn open_entries(keys: &Keys, sequence: u64, stored: Vec<StoredEntry>) -> Result<
     let mut entries = Vec::with_capacity(stored.len());
     for entry in stored {
         let subject = keys.open_subject(&entry.sealed, &suppression_place(entry.request, &entry.lookup))?;
-        entries.push(SuppressionEntry {
-            subject,
-            received: entry.received,
-            pending: entry.pending,
-            lifted_from: entry.lifted_from,
-        });
+        entries.push(SuppressionEntry { subject, received: entry.received, pending: entry.pending, lifted_from: entry.lifted_from });
     }
     Ok(SuppressionSet::new(sequence, entries))
 }

@@ -62,8 +62,7 @@ impl Write {
     pub async fn open_journal(&mut self) -> Result<(), LedgerError> {
         let anchor = anchor(&mut self.tx).await?;
         let journal = self.inner.journal.clone();
-        let (mut opened, lines) =
-            tokio::task::spawn_blocking(move || journal.lock(anchor)).await.map_err(LedgerError::Worker)??;
+        let (mut opened, lines) = tokio::task::spawn_blocking(move || journal.lock(anchor)).await.map_err(LedgerError::Worker)??;
         if anchor.seq == 0 && opened.end.seq == 0 {
             // A new journal for a ledger that has an audit chain already goes on where the chain stands.
             opened.head = last_head(&mut self.tx).await?;
@@ -184,10 +183,8 @@ impl Ledger {
 
 pub(crate) async fn anchor(connection: &mut SqliteConnection) -> Result<Position, LedgerError> {
     const DOING: &str = "read the journal's anchor";
-    let row = sqlx::query("SELECT journal_line, journal_end, journal_seq, journal_mac FROM ledger")
-        .fetch_one(connection)
-        .await
-        .doing(DOING)?;
+    let row =
+        sqlx::query("SELECT journal_line, journal_end, journal_seq, journal_mac FROM ledger").fetch_one(connection).await.doing(DOING)?;
     let number = |row: &SqliteRow, index: usize| row.try_get::<i64, _>(index).doing(DOING).map(|number| number.max(0) as u64);
     let mac: Vec<u8> = row.try_get(3).doing(DOING)?;
     Ok(Position {
@@ -222,14 +219,9 @@ async fn last_head(connection: &mut SqliteConnection) -> Result<Head, LedgerErro
 }
 
 /// Rows that are there already stay as they are: whether they are the same, `audit_verify` tells.
-async fn insert_audit(
-    connection: &mut SqliteConnection,
-    rows: &[(ChainRow<'_>, Head, Head)],
-    at: Timestamp,
-) -> Result<(), LedgerError> {
+async fn insert_audit(connection: &mut SqliteConnection, rows: &[(ChainRow<'_>, Head, Head)], at: Timestamp) -> Result<(), LedgerError> {
     for chunk in rows.chunks(ROWS_PER_INSERT) {
-        let mut insert =
-            QueryBuilder::<Sqlite>::new("INSERT OR IGNORE INTO audit (seq, at, actor, action, request, detail, prev, hash) ");
+        let mut insert = QueryBuilder::<Sqlite>::new("INSERT OR IGNORE INTO audit (seq, at, actor, action, request, detail, prev, hash) ");
         insert.push_values(chunk, |mut values, (row, before, after)| {
             values
                 .push_bind(row.seq as i64)

@@ -156,7 +156,13 @@ impl Figures {
             let by_month = ask.rows(monthly(ask.request(&measure.name, since, last))).await?;
             let total = MetricRequest { cumulative: true, ..ask.request(&measure.name, first, last) };
             let to_date = ask.rows(total).await?.last().map(|row| row.value);
-            measures.push(MeasureFigures { name: measure.name.clone(), month: summed(&by_month, month), to_date, daily, monthly: by_month });
+            measures.push(MeasureFigures {
+                name: measure.name.clone(),
+                month: summed(&by_month, month),
+                to_date,
+                daily,
+                monthly: by_month,
+            });
         }
 
         let retention = cells(&metrics.run_metric(&ask.request("retention", since, first), wanted.guard).await?)?;

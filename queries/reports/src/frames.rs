@@ -15,7 +15,8 @@ use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use parquet::arrow::ArrowWriter;
 use polars::prelude::{
-    DataFrame, DataType, Expr, JoinArgs, JoinType, LazyFrame, PolarsResult, ScanArgsParquet, ScanSources, UnionArgs, col, concat, len, lit, when,
+    DataFrame, DataType, Expr, JoinArgs, JoinType, LazyFrame, PolarsResult, ScanArgsParquet, ScanSources, UnionArgs, col, concat, len, lit,
+    when,
 };
 
 use crate::ReportError;
@@ -66,13 +67,8 @@ impl Frames {
     /// When a file or the view cannot be read.
     pub async fn open(view: &Arc<ReadView>, through: Month) -> Result<Self, ReportError> {
         let tables = view.tables().clone();
-        let mut wanted: Vec<&str> = vec![column::DEVICE, column::DAYS];
-        wanted.extend(tables.dimensions.iter().map(String::as_str));
-        wanted.extend(tables.measures.iter().map(|measure| measure.name.as_str()));
-        let activity = sources(view, Table::Activity, through, &wanted).await?;
-        let mut wanted: Vec<&str> = vec![column::DEVICE];
-        wanted.extend(tables.dimensions.iter().map(String::as_str));
-        let devices = sources(view, Table::Devices, through, &wanted).await?;
+        let activity = sources(view, Table::Activity, through, &activity_columns(&tables)).await?;
+        let devices = sources(view, Table::Devices, through, &devices_columns(&tables)).await?;
         Ok(Self { activity, devices, tables })
     }
 
@@ -84,8 +80,8 @@ impl Frames {
         let measures: Vec<String> = self.tables.measures.iter().map(|measure| measure.name.clone()).collect();
         let has = |dimension: &&&str| self.tables.dimensions.iter().any(|name| name == **dimension);
         let dimensions: Vec<&str> = breakdowns.iter().filter(has).copied().collect();
-        let activity = frame(self.activity)?;
-        let devices = frame(self.devices)?;
+        let activity = frame(self.activity, &activity_columns(&self.tables))?;
+        let devices = frame(self.devices, &devices_columns(&self.tables))?;
         let first = first_activations(&devices, &dimensions);
 
         let mut tables = Tables::default();
@@ -126,6 +122,15 @@ fn empty(measures: &[String]) -> Totals {
     Totals { measures: vec![0; measures.len()], ..Totals::default() }
 }
 
+fn activity_columns(tables: &TableSchemas) -> Vec<&str> {
+    let measures = tables.measures.iter().map(|measure| measure.name.as_str());
+    [column::DEVICE, column::DAYS].into_iter().chain(tables.dimensions.iter().map(String::as_str)).chain(measures).collect()
+}
+
+fn devices_columns(tables: &TableSchemas) -> Vec<&str> {
+    [column::DEVICE].into_iter().chain(tables.dimensions.iter().map(String::as_str)).collect()
+}
+
 /// Our column of months since 1970-01.
 const MONTH: &str = "ameles_month";
 /// The engine's name for the count of a group.
@@ -139,9 +144,7 @@ async fn sources(view: &Arc<ReadView>, table: Table, through: Month, columns: &[
         }
         let source = match files {
             Some(paths) => {
-                let open = |path: &std::path::PathBuf| {
-                    File::open(path).map_err(|cause| ReportError::Read { path: path.clone(), cause })
-                };
+                let open = |path: &std::path::PathBuf| File::open(path).map_err(|cause| ReportError::Read { path: path.clone(), cause });
                 Source::Files(paths.iter().map(open).collect::<Result<_, _>>()?)
             }
             None => {
@@ -163,7 +166,8 @@ async fn sources(view: &Arc<ReadView>, table: Table, through: Month, columns: &[
 }
 
 /// One frame of all months, each row with its month.
-fn frame(months: Vec<(Month, Source)>) -> PolarsResult<Option<LazyFrame>> {
+fn frame(months: Vec<(Month, Source)>, columns: &[&str]) -> PolarsResult<Option<LazyFrame>> {
+    let wanted: Vec<Expr> = columns.iter().copied().chain([MONTH]).map(col).collect();
     let mut frames = Vec::with_capacity(months.len());
     for (month, source) in months {
         let sources = match source {
@@ -171,9 +175,14 @@ fn frame(months: Vec<(Month, Source)>) -> PolarsResult<Option<LazyFrame>> {
             Source::Files(files) => ScanSources::Files(files.into()),
             Source::Memory(bytes) => ScanSources::Buffers(Arc::from([bytes.into()])),
         };
-        let args = ScanArgsParquet { glob: false, cache: false, hive_options: polars::io::HiveOptions::new_disabled(), ..ScanArgsParquet::default() };
+        let args = ScanArgsParquet {
+            glob: false,
+            cache: false,
+            hive_options: polars::io::HiveOptions::new_disabled(),
+            ..ScanArgsParquet::default()
+        };
         let rows = LazyFrame::scan_parquet_sources(sources, args)?;
-        frames.push(rows.with_column(lit(month.epoch_months()).alias(MONTH)));
+        frames.push(rows.with_column(lit(month.epoch_months()).cast(DataType::Int32).alias(MONTH)).select(&wanted));
     }
     if frames.is_empty() { Ok(None) } else { concat(frames, UnionArgs { to_supertypes: true, ..UnionArgs::default() }).map(Some) }
 }
@@ -251,7 +260,11 @@ fn growth(activity: &LazyFrame, through: Month, into: &mut BTreeMap<(Month, Stri
     let first = active.clone().group_by([device()]).agg([col(MONTH).min().alias(first_month)]);
     let next = active.clone().select([device(), (col(MONTH) + lit(1)).alias(MONTH), lit(1).alias(before)]);
     let keys = [device(), col(MONTH)];
-    let kind = when(col(MONTH).eq(col(first_month))).then(lit("new")).when(col(before).is_null()).then(lit("resurrected")).otherwise(lit("retained"));
+    let kind = when(col(MONTH).eq(col(first_month)))
+        .then(lit("new"))
+        .when(col(before).is_null())
+        .then(lit("resurrected"))
+        .otherwise(lit("retained"));
     let stayed = active
         .clone()
         .join(first, [device()], [device()], JoinArgs::new(JoinType::Left))
@@ -271,10 +284,8 @@ fn growth(activity: &LazyFrame, through: Month, into: &mut BTreeMap<(Month, Stri
 
 /// Devices by day, from the bits of the month.
 fn daily(activity: &LazyFrame, into: &mut BTreeMap<Day, i64>) -> Result<(), ReportError> {
-    let bit = |at: i32| {
-        let set = (col(column::DAYS).cast(DataType::Int64).floor_div(lit(1_i64 << at)) % lit(2_i64)).sum();
-        set.alias(format!("bit_{at}").as_str())
-    };
+    // Between integers polars' `and` is the bits' one.
+    let bit = |at: i32| col(column::DAYS).and(lit(1_i32 << at)).neq(lit(0_i32)).sum().alias(format!("bit_{at}").as_str());
     let found = activity.clone().group_by([col(MONTH)]).agg((0..31).map(bit).collect::<Vec<_>>()).collect()?;
     let months = integers(&found, MONTH)?;
     for at in 0..31 {

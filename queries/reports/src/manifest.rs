@@ -222,7 +222,11 @@ mod tests {
         std::fs::write(precious.join("thesis.txt"), b"x").unwrap();
         assert!(matches!(publish(&precious, &[]), Err(ReportError::Occupied(_))));
         assert!(precious.join("thesis.txt").exists());
-        let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with('.')).collect();
+        let left: Vec<_> = std::fs::read_dir(home.path())
+            .unwrap()
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with('.'))
+            .collect();
         assert!(left.is_empty(), "{left:?}");
     }
 }

@@ -58,7 +58,8 @@ pub(crate) struct BreakdownTable {
 impl BreakdownTable {
     /// All groups of any column, by name, those without a value last.
     pub(crate) fn names(&self) -> Vec<Option<String>> {
-        let names: BTreeSet<(bool, &Option<String>)> = self.columns.iter().flat_map(|(_, column)| column.keys().map(|name| (name.is_none(), name))).collect();
+        let names: BTreeSet<(bool, &Option<String>)> =
+            self.columns.iter().flat_map(|(_, column)| column.keys().map(|name| (name.is_none(), name))).collect();
         names.into_iter().map(|(_, name)| name.clone()).collect()
     }
 }
@@ -135,7 +136,8 @@ async fn breakdown(
 ) -> Result<BreakdownTable, ReportError> {
     let first = spec.month.first_day();
     let ask = async |request: MetricRequest| -> Result<Vec<Row>, ReportError> { rows(&metrics.run_metric(&request, spec.guard()).await?) };
-    let named = |name: &str, from: Day, to: Day| MetricRequest { from: Some(from), to: Some(to), ..MetricRequest::named(name).by([dimension]) };
+    let named =
+        |name: &str, from: Day, to: Day| MetricRequest { from: Some(from), to: Some(to), ..MetricRequest::named(name).by([dimension]) };
     let mut columns = Vec::new();
     let mau = ask(named("mau", first, first)).await?;
     columns.push(("mau".to_owned(), groups("mau", &mau, counts, |totals| totals.mau)?));

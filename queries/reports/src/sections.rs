@@ -6,7 +6,8 @@ use ameles_core::{Day, Month};
 use maud::{Markup, html};
 
 use crate::chart::{
-    Bar, BarChart, BarSeries, HeatMap, HeatRow, LineChart, LineSeries, Point, RankRow, Ranking, compact, grouped, legend, percent, sparkline,
+    Bar, BarChart, BarSeries, HeatMap, HeatRow, LineChart, LineSeries, Point, RankRow, Ranking, compact, grouped, legend, percent,
+    sparkline,
 };
 use crate::figures::{Breakdown, Figures, Headline, MeasureFigures};
 use crate::rows::Row;
@@ -109,7 +110,14 @@ pub fn daily_actives(figures: &Figures) -> Markup {
         days,
         size: WIDE,
     };
-    section("Active devices", None, "wide", legend(named.iter().enumerate().map(|(place, (name, _))| (place, *name))), chart.render(), figures.dau.is_empty())
+    section(
+        "Active devices",
+        None,
+        "wide",
+        legend(named.iter().enumerate().map(|(place, (name, _))| (place, *name))),
+        chart.render(),
+        figures.dau.is_empty(),
+    )
 }
 
 /// A measure by day.
@@ -188,11 +196,21 @@ pub fn growth(figures: &Figures) -> Markup {
                 complete: by_month.get(month).is_none_or(|kinds| kinds.values().all(|row| row.complete)),
             })
             .collect(),
-        series: KINDS.iter().map(|kind| BarSeries { name: (*kind).to_owned(), values: months.iter().map(|month| value(month, kind)).collect() }).collect(),
+        series: KINDS
+            .iter()
+            .map(|kind| BarSeries { name: (*kind).to_owned(), values: months.iter().map(|month| value(month, kind)).collect() })
+            .collect(),
         first_colour: 0,
         size: HALF,
     };
-    section("Growth", Some("who was active, and who no longer"), "", legend(KINDS.iter().enumerate().map(|(place, kind)| (place, *kind))), chart.render(), figures.growth.is_empty())
+    section(
+        "Growth",
+        Some("who was active, and who no longer"),
+        "",
+        legend(KINDS.iter().enumerate().map(|(place, kind)| (place, *kind))),
+        chart.render(),
+        figures.growth.is_empty(),
+    )
 }
 
 /// The retention triangle.
@@ -214,7 +232,14 @@ pub fn retention(figures: &Figures) -> Markup {
             .map(|(cohort, cells)| HeatRow { label: month_short(cohort), size: sizes.get(&cohort).copied(), cells })
             .collect(),
     };
-    section("Retention", Some("of the devices activated in a month, active so many months later"), "", html! {}, chart.render(), figures.retention.is_empty())
+    section(
+        "Retention",
+        Some("of the devices activated in a month, active so many months later"),
+        "",
+        html! {},
+        chart.render(),
+        figures.retention.is_empty(),
+    )
 }
 
 /// One dimension's groups by size.

@@ -19,7 +19,9 @@ pub(crate) fn settle(figures: &mut Figures, tables: &Tables) -> Result<(), Repor
     rows("activations", &mut figures.activations_monthly, monthly(|totals| totals.activations))?;
     for (place, measure) in figures.measures.iter_mut().enumerate() {
         let name = measure.name.clone();
-        rows(&name, &mut measure.monthly, |row| tables.monthly.get(&row.date.month()).and_then(|totals| totals.measures.get(place).copied()))?;
+        rows(&name, &mut measure.monthly, |row| {
+            tables.monthly.get(&row.date.month()).and_then(|totals| totals.measures.get(place).copied())
+        })?;
     }
     rows("dau", &mut figures.dau, |row| tables.dau.get(&row.date).copied())?;
     rows("growth", &mut figures.growth, |row| {
@@ -87,7 +89,8 @@ mod tests {
     #[test]
     fn what_the_guard_folds_stays_folded() {
         let counts = counts(&[(Some("DE"), 50), (None, 20), (Some("LI"), 3), (Some("MC"), 9)]);
-        let settled = groups("mau", &[row(Some("DE"), 50.0), row(None, 20.0), row(Some(OTHER), 12.0)], &counts, |totals| totals.mau).unwrap();
+        let settled =
+            groups("mau", &[row(Some("DE"), 50.0), row(None, 20.0), row(Some(OTHER), 12.0)], &counts, |totals| totals.mau).unwrap();
         assert_eq!(settled, BTreeMap::from([(Some("DE".to_owned()), 50), (None, 20), (Some(OTHER.to_owned()), 12)]));
         // Below k as a whole: no row, so none here either.
         let settled = groups("mau", &[row(Some("DE"), 50.0)], &counts, |totals| totals.mau).unwrap();

@@ -28,7 +28,13 @@ pub(crate) fn all(content: &Content) -> Result<Vec<Sheet>, ReportError> {
         sheets.push(breakdown(table)?);
     }
     let retention = figures.retention.iter().map(|cell| {
-        vec![cell.cohort.to_string(), cell.offset.to_string(), cell.devices.to_string(), format!("{:.6}", cell.rate), cell.complete.to_string()]
+        vec![
+            cell.cohort.to_string(),
+            cell.offset.to_string(),
+            cell.devices.to_string(),
+            format!("{:.6}", cell.rate),
+            cell.complete.to_string(),
+        ]
     });
     sheets.push(sheet("retention.csv", &["cohort", "offset", "devices", "rate", "complete"], retention)?);
     let growth = figures.growth.iter().map(|row| {

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use ameles_core::{Day, Month, SeededRandom, SuppressedSubject, SuppressionEntry, SuppressionSet, SuppressionSource, SuppressionUnavailable, Timestamp};
+use ameles_core::{
+    Day, Month, SeededRandom, SuppressedSubject, SuppressionEntry, SuppressionSet, SuppressionSource, SuppressionUnavailable, Timestamp,
+};
 use ameles_queries::Completeness;
 use ameles_schemas::{Contract, Table, column};
 use ameles_store::{Append, ReadView, Rewrite, Warehouse};
@@ -84,7 +86,9 @@ fn batch(contract: &Contract, events: &[&Event]) -> RecordBatch {
             }
             column::TYPE => text(|event| Some(if event.wake { "wake" } else { "activate" })),
             column::EVENT_KEY => {
-                let keys = events.iter().map(|event| (u128::from(event.device) << 64 | (event.day.epoch_days() as u128) << 8 | event.hour as u128).to_be_bytes());
+                let keys = events.iter().map(|event| {
+                    (u128::from(event.device) << 64 | (event.day.epoch_days() as u128) << 8 | event.hour as u128).to_be_bytes()
+                });
                 Arc::new(BinaryArray::from_iter_values(keys)) as ArrayRef
             }
             "country" => text(|event| event.country),
@@ -145,7 +149,11 @@ async fn view(warehouse: &Warehouse, erased: &[u32]) -> Arc<ReadView> {
 }
 
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    std::fs::read_dir(folder).unwrap().flatten().map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())).collect()
+    std::fs::read_dir(folder)
+        .unwrap()
+        .flatten()
+        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
+        .collect()
 }
 
 /// The tables counted by hand, event by event.
@@ -202,7 +210,8 @@ fn by_hand(events: &[Event]) -> Tables {
                 let totals = groups.entry(value(last)).or_default();
                 totals.measures.resize(1, 0);
                 totals.mau += 1;
-                totals.measures[0] += events.iter().filter(|event| event.device == *device && event.wake && event.day.month() == september).count() as i64;
+                totals.measures[0] +=
+                    events.iter().filter(|event| event.device == *device && event.wake && event.day.month() == september).count() as i64;
             }
         }
         for activation in cohort.values().filter(|event| event.day.month() == september) {
@@ -262,7 +271,17 @@ async fn the_same_versions_give_the_same_bytes_and_the_manifest_holds() {
         let digest = ring::digest::digest(&ring::digest::SHA256, &first[&entry.name]);
         assert_eq!(entry.sha256, hex::encode(digest.as_ref()), "{}", entry.name);
     }
-    for name in ["report.html", "report_card.csv", "daily.csv", "monthly.csv", "by_product.csv", "by_country.csv", "by_partner.csv", "retention.csv", "growth.csv"] {
+    for name in [
+        "report.html",
+        "report_card.csv",
+        "daily.csv",
+        "monthly.csv",
+        "by_product.csv",
+        "by_country.csv",
+        "by_partner.csv",
+        "retention.csv",
+        "growth.csv",
+    ] {
         assert!(first.contains_key(name), "{name}");
     }
     let html = String::from_utf8(first["report.html"].clone()).unwrap();

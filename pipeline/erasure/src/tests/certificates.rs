@@ -39,7 +39,12 @@ fn sample() -> Certificate {
             due: at("2026-02-28T10:00:00Z"),
             in_time: true,
         },
-        found: Found { event_rows: 812, quarantine_rows: 2, months: vec!["2025-12".parse().unwrap(), "2026-01".parse().unwrap()], key_epochs: 2 },
+        found: Found {
+            event_rows: 812,
+            quarantine_rows: 2,
+            months: vec!["2025-12".parse().unwrap(), "2026-01".parse().unwrap()],
+            key_epochs: 2,
+        },
         tables: vec![TableEvidence {
             table: "events".to_owned(),
             version_before: 117,
@@ -59,7 +64,11 @@ fn sample() -> Certificate {
             files_excluded_by_index: 0,
             residues: Vec::new(),
         },
-        remains_elsewhere: vec![RemainsElsewhere { place: "backups".to_owned(), until: Some(at("2026-05-01T00:00:00Z")), note: "rotated".to_owned() }],
+        remains_elsewhere: vec![RemainsElsewhere {
+            place: "backups".to_owned(),
+            until: Some(at("2026-05-01T00:00:00Z")),
+            note: "rotated".to_owned(),
+        }],
         suppression: SuppressionHorizon { at_least_until: at("2029-02-01T00:00:00Z"), note: "encrypted".to_owned() },
         warnings: vec!["resumed \"twice\" – ok".to_owned()],
     }
@@ -98,7 +107,9 @@ fn the_key_is_read_in_every_form_it_is_handed_around_in() {
     let mut der = vec![0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
     der.extend_from_slice(&public);
     let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(&der));
-    for form in [public.clone(), der, pem.into_bytes(), format!("{}\n", STANDARD.encode(&public)).into_bytes(), hex::encode(&public).into_bytes()] {
+    for form in
+        [public.clone(), der, pem.into_bytes(), format!("{}\n", STANDARD.encode(&public)).into_bytes(), hex::encode(&public).into_bytes()]
+    {
         assert_eq!(parse_public_key(&form).unwrap().to_vec(), public);
     }
     for bad in ["", "abc", "ssh-ed25519 AAAA"] {
@@ -116,7 +127,9 @@ fn changes(value: &Value) -> Vec<Value> {
         Value::Array(items) => {
             let mut out = vec![Value::Array([items.clone(), vec![Value::Null]].concat())];
             for (at, item) in items.iter().enumerate() {
-                let with = |new: Option<Value>| Value::Array(items.iter().take(at).cloned().chain(new).chain(items.iter().skip(at + 1).cloned()).collect());
+                let with = |new: Option<Value>| {
+                    Value::Array(items.iter().take(at).cloned().chain(new).chain(items.iter().skip(at + 1).cloned()).collect())
+                };
                 out.push(with(None));
                 out.extend(changes(item).into_iter().map(|new| with(Some(new))));
             }
@@ -173,7 +186,13 @@ fn a_repeated_key_and_another_signer_are_detected() {
 #[test]
 fn what_is_no_certificate_is_an_error_that_says_so() {
     let (_, public) = key();
-    for text in ["", "{}", "[]", "{\"certificate\":{},\"signature\":{}}", "{\"certificate\":{\"a\":1.5},\"signature\":{\"algorithm\":\"Ed25519\",\"public_key\":\"\",\"value\":\"\"}}"] {
+    for text in [
+        "",
+        "{}",
+        "[]",
+        "{\"certificate\":{},\"signature\":{}}",
+        "{\"certificate\":{\"a\":1.5},\"signature\":{\"algorithm\":\"Ed25519\",\"public_key\":\"\",\"value\":\"\"}}",
+    ] {
         assert!(check_certificate(text, &public).is_err(), "{text}");
     }
 }

@@ -126,14 +126,14 @@ impl Home {
     fn batch(&self, tables: &TableSchemas, rows: &[(Subject, Timestamp, &Event)]) -> RecordBatch {
         let schema = tables.file_schema(Table::Events);
         let users: Vec<Option<Subject>> = rows.iter().map(|row| row.2.user.map(|user| self.subject(SubjectKind::User, user))).collect();
-        let keys: Vec<EventKey> = rows
-            .iter()
-            .map(|row| self.eraser.keyring.hasher("event").unwrap().event_key(&format!("{:?}", row.2)))
-            .collect();
+        let keys: Vec<EventKey> =
+            rows.iter().map(|row| self.eraser.keyring.hasher("event").unwrap().event_key(&format!("{:?}", row.2))).collect();
         let columns = schema.fields().iter().map(|field| -> ArrayRef {
             match field.name().as_str() {
                 column::DEVICE => Arc::new(BinaryArray::from_iter_values(rows.iter().map(|row| row.0.as_bytes()))),
-                column::TS => Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.1.micros())).with_timezone("UTC")),
+                column::TS => {
+                    Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.1.micros())).with_timezone("UTC"))
+                }
                 column::USER => Arc::new(users.iter().map(|user| user.as_ref().map(Subject::as_bytes)).collect::<BinaryArray>()),
                 column::TYPE => Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.2.kind))),
                 column::EVENT_KEY => Arc::new(BinaryArray::from_iter_values(keys.iter().map(|key| key.0))),

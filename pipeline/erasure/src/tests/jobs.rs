@@ -113,12 +113,18 @@ async fn no_byte_on_disk_holds_the_identifier_or_after_the_run_the_pseudonym() {
     let subject = home.subject(Device, "d1");
     let holds = |needle: &[u8]| {
         let all = home.all_bytes();
-        all.into_iter().filter(|(_, bytes)| bytes.windows(needle.len()).any(|window| window == needle)).map(|(path, _)| path).collect::<Vec<_>>()
+        all.into_iter()
+            .filter(|(_, bytes)| bytes.windows(needle.len()).any(|window| window == needle))
+            .map(|(path, _)| path)
+            .collect::<Vec<_>>()
     };
     let before = home.eraser.verify(Some((Device, RawIdentifier::new("d1".to_owned()))), &Silent).await.unwrap();
     assert!(!before.clean && !before.remains.is_empty());
     let canary = "canary-5f2b9c";
-    home.eraser.submit(vec![(Device, RawIdentifier::new("d1".to_owned())), (Device, RawIdentifier::new(canary.to_owned()))], &options()).await.unwrap();
+    home.eraser
+        .submit(vec![(Device, RawIdentifier::new("d1".to_owned())), (Device, RawIdentifier::new(canary.to_owned()))], &options())
+        .await
+        .unwrap();
     home.eraser.run("test", &Silent).await.unwrap();
     assert_eq!(holds(canary.as_bytes()), Vec::<std::path::PathBuf>::new());
     for needle in [subject.as_bytes().to_vec(), hex::encode(subject.as_bytes()).into_bytes()] {
@@ -220,7 +226,12 @@ async fn a_grant_after_the_request_keeps_what_comes_after_it() {
     assert_eq!(home.eraser.ledger.record_consents(&[grant]).await.unwrap().lifted, 1);
     let report = home.eraser.run("test", &Silent).await.unwrap();
     assert_eq!(report.rows_erased, 3);
-    assert!(report.requests.iter().any(|outcome| outcome.id == id && outcome.warnings.iter().any(|warning| warning.contains("consented again"))));
+    assert!(
+        report
+            .requests
+            .iter()
+            .any(|outcome| outcome.id == id && outcome.warnings.iter().any(|warning| warning.contains("consented again")))
+    );
     home.assert_holds_only(&remaining(|event| event.device == "d1" && event.at < "2026-08")).await;
     let report = home.eraser.verify(None, &Silent).await.unwrap();
     assert!(report.clean && report.subjects_lifted == 1, "{report:?}");

@@ -14,7 +14,9 @@ fn body(identity: &str) -> String {
 #[test]
 fn a_request_is_read_and_its_echo_is_blank() {
     let contract = Contract::default_contract();
-    let body = body(r#"{"identity_type":"device_id","identity_value":"800000002492","identity_format":"raw"},{"identity_type":"controller_customer_id","identity_value":"u0900399398","identity_format":"raw"}"#);
+    let body = body(
+        r#"{"identity_type":"device_id","identity_value":"800000002492","identity_format":"raw"},{"identity_type":"controller_customer_id","identity_value":"u0900399398","identity_format":"raw"}"#,
+    );
     let request = parse_request(body.as_bytes(), &contract).unwrap();
     assert_eq!(request.subject_identities.len(), 2);
     assert_eq!(request.subject_identities[0].identity_value.expose(), "800000002492");

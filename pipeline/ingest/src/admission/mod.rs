@@ -33,6 +33,8 @@ const WITHDRAWN: &str = "consent_withdrawn";
 pub(crate) struct View {
     pub(crate) suppressions: Arc<SuppressionSet>,
     pub(crate) consents: Arc<ConsentBook>,
+    /// Nobody has ever granted or withdrawn: asking the book costs more than knowing.
+    pub(crate) consents_empty: bool,
     pub(crate) arrival: Timestamp,
     /// Months before have closed; none for files, which are never too late.
     pub(crate) closed_before: Option<Month>,
@@ -59,6 +61,17 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(k: u32) -> Self {
         Self { scratch: Scratch::default(), undeclared: UndeclaredCounter::new(k) }
+    }
+}
+
+impl View {
+    pub(crate) fn new(
+        suppressions: Arc<SuppressionSet>,
+        consents: Arc<ConsentBook>,
+        arrival: Timestamp,
+        closed_before: Option<Month>,
+    ) -> Self {
+        Self { suppressions, consents_empty: consents.is_empty(), consents, arrival, closed_before }
     }
 }
 
@@ -156,7 +169,7 @@ impl Admission {
         if suppressed {
             flags = flags.with(Flags::SUPPRESSED);
         }
-        if !view.consents.is_empty() && consent_known(&view.consents, device, user) {
+        if !view.consents_empty && consent_known(&view.consents, device, user) {
             flags = flags.with(Flags::CONSENT_KNOWN);
         }
         if !self.stamp_ok(event) {
@@ -250,9 +263,8 @@ impl Admission {
         }
         let policy = roles.consent_policy.and_then(|field| event.text(field));
         let policy_ok = regime.min_policy.as_deref().is_none_or(|min| policy.is_some_and(|policy| policy >= min));
-        let purpose_ok = |purpose: &String| {
-            roles.consent_purposes.is_some_and(|field| event.list(field).any(|stamped| stamped == purpose.as_str()))
-        };
+        let purpose_ok =
+            |purpose: &String| roles.consent_purposes.is_some_and(|field| event.list(field).any(|stamped| stamped == purpose.as_str()));
         policy_ok && regime.purposes.iter().all(purpose_ok)
     }
 }

@@ -95,8 +95,7 @@ impl Ordered {
 
     fn seen_either(&self, row: &Row) -> bool {
         let seen = |subject| self.seen.contains_key(&subject);
-        !self.seen.is_empty()
-            && (seen(Subject::Device(row.device_id())) || row.user_id().is_some_and(|user| seen(Subject::User(user))))
+        !self.seen.is_empty() && (seen(Subject::Device(row.device_id())) || row.user_id().is_some_and(|user| seen(Subject::User(user))))
     }
 
     fn row(&mut self, part: &Part, at: usize, flags: Flags) -> Option<Reason> {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use ameles_core::{Month, Reason, Timestamp};
 use ameles_schemas::{Contract, Table};
-use arrow::array::{Array, ArrayRef, BinaryArray, RecordBatch, TimestampMicrosecondArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, BinaryArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::compute::{concat, take};
+use arrow::compute::interleave;
 use arrow::error::ArrowError;
+use hashbrown::HashSet;
 
 use super::{Part, Row};
 
@@ -19,66 +20,71 @@ pub(crate) struct Built {
     pub(crate) events: Vec<(Month, RecordBatch)>,
 }
 
-/// One row to sort: month, device, time, place of arrival.
-type Key = (i32, u128, i64, u32);
+/// Part, and row in it: their order is the order of arrival.
+type Place = (u32, u32);
+/// One row to sort: month, device, time, arrival.
+type Key = (i32, u128, i64, Place);
 
 /// Sorts the rows of all parts by (month, device, time, arrival), takes repeats
 /// of (device, event key) within a month out of their parts, and makes one
-/// record batch per month. The parts must be finished.
+/// record batch per month. The parts must be finished; they keep only what
+/// counting needs.
 pub(crate) fn build(contract: &Contract, parts: &mut [Part]) -> Result<Built, ArrowError> {
     let mut keys = sort_keys(parts);
     keys.sort_unstable();
     if contract.roles().event_id.is_some() {
         drop_repeats(parts, &mut keys);
     }
-    if keys.is_empty() {
-        return Ok(Built::default());
-    }
-    let rows: Vec<Row> = parts.iter().flat_map(|part| part.rows.iter().copied()).collect();
-    let columns = concat_columns(parts)?;
-    parts.iter_mut().for_each(Part::release);
     let schema = contract.tables().file_schema(Table::Events);
     let roles = contract.roles();
+    let width = parts.first().map_or(0, |part| part.arrays.len());
     let mut built = Built::default();
     for run in keys.chunk_by(|left, right| left.0 == right.0) {
-        let places = UInt32Array::from_iter_values(run.iter().map(|key| key.3));
-        let of_run = || run.iter().map(|key| &rows[key.3 as usize]);
-        let times = ScalarBuffer::from_iter(run.iter().map(|key| key.2));
+        let rows: Vec<Row> = run.iter().map(|key| row(parts, key.3)).collect();
+        let places: Vec<(usize, usize)> = run.iter().map(|key| (key.3.0 as usize, key.3.1 as usize)).collect();
+        let times: ScalarBuffer<i64> = run.iter().map(|key| key.2).collect();
         let mut arrays: Vec<ArrayRef> = vec![
             pseudonyms(run.iter().map(|key| key.1), false)?,
             Arc::new(TimestampMicrosecondArray::new(times, None).with_timezone("UTC")),
         ];
         if roles.user.is_some() {
-            arrays.push(pseudonyms(of_run().map(|row| row.user), true)?);
+            arrays.push(pseudonyms(rows.iter().map(|row| row.user), true)?);
         }
-        let mut taken = columns.iter().map(|column| take(column, &places, None));
-        arrays.extend(taken.next().transpose()?);
+        let mut sorted = (0..width).map(|column| {
+            let of_parts: Vec<&dyn Array> = parts.iter().map(|part| part.arrays[column].as_ref()).collect();
+            interleave(&of_parts, &places)
+        });
+        arrays.extend(sorted.next().transpose()?);
         if roles.event_id.is_some() {
-            arrays.push(pseudonyms(of_run().map(|row| row.event_key), true)?);
+            arrays.push(pseudonyms(rows.iter().map(|row| row.event_key), true)?);
         }
-        for column in taken {
+        for column in sorted {
             arrays.push(column?);
         }
         built.events.push((Month::from_epoch_months(run[0].0), RecordBatch::try_new(Arc::clone(&schema), arrays)?));
     }
+    parts.iter_mut().for_each(Part::release);
     Ok(built)
+}
+
+fn row(parts: &[Part], (part, at): Place) -> Row {
+    parts[part as usize].rows[at as usize]
 }
 
 fn sort_keys(parts: &[Part]) -> Vec<Key> {
     let mut keys = Vec::with_capacity(parts.iter().map(|part| part.rows.len()).sum());
-    let mut place = 0_u32;
-    // Events of one month come together: the month is worked out once per day.
+    // Events of one day come together: the month is worked out once per day.
     let mut day_month = (i32::MIN, 0);
-    for part in parts {
-        for (at, row) in part.rows.iter().enumerate() {
-            if !part.is_dropped(at) {
-                let day = Timestamp::from_micros(row.ts).day();
-                if day_month.0 != day.epoch_days() {
-                    day_month = (day.epoch_days(), day.month().epoch_months());
-                }
-                keys.push((day_month.1, row.device, row.ts, place));
+    for (number, part) in (0..).zip(parts) {
+        for (at, row) in (0..).zip(&part.rows) {
+            if part.is_dropped(at as usize) {
+                continue;
             }
-            place += 1;
+            let day = Timestamp::from_micros(row.ts).day();
+            if day_month.0 != day.epoch_days() {
+                day_month = (day.epoch_days(), day.month().epoch_months());
+            }
+            keys.push((day_month.1, row.device, row.ts, (number, at)));
         }
     }
     keys
@@ -86,55 +92,27 @@ fn sort_keys(parts: &[Part]) -> Vec<Key> {
 
 /// Of rows with the same month, device and event key the first to arrive stays.
 fn drop_repeats(parts: &mut [Part], keys: &mut Vec<Key>) {
-    let starts: Vec<u32> = parts
-        .iter()
-        .scan(0, |start, part| {
-            let this = *start;
-            *start += part.rows.len() as u32;
-            Some(this)
-        })
-        .collect();
-    let locate = |place: u32| {
-        let part = starts.partition_point(|start| *start <= place) - 1;
-        (part, (place - starts[part]) as usize)
-    };
-    let mut repeated: Vec<u32> = Vec::new();
-    let mut of_device: Vec<(u128, u32)> = Vec::new();
+    let mut repeated: HashSet<Place> = HashSet::new();
+    let mut of_device: Vec<(u128, Place)> = Vec::new();
     for group in keys.chunk_by(|left, right| left.0 == right.0 && left.1 == right.1) {
         if group.len() == 1 {
             continue;
         }
         of_device.clear();
-        of_device.extend(group.iter().map(|key| {
-            let (part, at) = locate(key.3);
-            (parts[part].rows[at].event_key, key.3)
-        }));
+        of_device.extend(group.iter().map(|key| (row(parts, key.3).event_key, key.3)));
         of_device.sort_unstable();
         for pair in of_device.windows(2) {
             if pair[0].0 == pair[1].0 && pair[1].0 != 0 {
-                repeated.push(pair[1].1);
+                repeated.insert(pair[1].1);
             }
         }
     }
-    if repeated.is_empty() {
-        return;
+    for (part, at) in &repeated {
+        parts[*part as usize].drop_row(*at as usize, Reason::Duplicate);
     }
-    for place in &repeated {
-        let (part, at) = locate(*place);
-        parts[part].drop_row(at, Reason::Duplicate);
+    if !repeated.is_empty() {
+        keys.retain(|key| !repeated.contains(&key.3));
     }
-    repeated.sort_unstable();
-    keys.retain(|key| repeated.binary_search(&key.3).is_err());
-}
-
-fn concat_columns(parts: &[Part]) -> Result<Vec<ArrayRef>, ArrowError> {
-    let width = parts.first().map_or(0, |part| part.arrays.len());
-    (0..width)
-        .map(|column| {
-            let of_parts: Vec<&dyn Array> = parts.iter().filter_map(|part| part.arrays.get(column)).map(AsRef::as_ref).collect();
-            concat(&of_parts)
-        })
-        .collect()
 }
 
 /// A binary column of 16 bytes each; zero is null where nulls are allowed.

@@ -2,9 +2,7 @@
 
 use ameles_pseudonym::DomainHasher;
 use ameles_schemas::{Contract, FieldKind, Generalization, Transform, truncate_ip};
-use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
-};
+use arrow::array::{ArrayRef, BinaryBuilder, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder};
 use std::sync::Arc;
 
 use crate::admission::Identifier;

@@ -84,6 +84,8 @@ pub(crate) struct Part {
     /// Counts of the reasons that must name nobody.
     pub(crate) counted: HourlyCounts,
     pub(crate) tally: Tally,
+    /// Quarantine has its rejected lines from an earlier run that broke off: they are counted, not explained again.
+    pub(crate) explained: bool,
     /// For a reply: line, reason, field.
     pub(crate) errors: Vec<(u64, Rejection)>,
     errors_max: usize,
@@ -116,6 +118,7 @@ impl Part {
             rejected: Vec::new(),
             counted: HourlyCounts::default(),
             tally: Tally::default(),
+            explained: false,
             errors: Vec::new(),
             errors_max,
             // Behind the type.
@@ -149,6 +152,9 @@ impl Part {
 
     fn explain(&mut self, rejection: Rejection, line: u64, partner: Option<&str>, device: Option<DeviceId>) {
         let Rejection { reason, field } = rejection;
+        if self.explained {
+            return;
+        }
         if reason.counted_only() {
             self.counted.add(self.arrival, &self.source, reason, partner, 1);
             return;

@@ -15,12 +15,7 @@ use crate::testing::{Home, at, line};
 async fn a_batch_is_sorted_by_month_device_and_time_without_repeats() {
     let home = Home::new().await;
     let admission = &home.env.admission;
-    let view = View {
-        suppressions: Arc::default(),
-        consents: Arc::new(ConsentBook::default()),
-        arrival: at("2018-09-01T00:00:00Z"),
-        closed_before: None,
-    };
+    let view = View::new(Arc::default(), Arc::new(ConsentBook::default()), at("2018-09-01T00:00:00Z"), None);
     let mut worker = Worker::new(3);
     let mut parts: Vec<Part> = Vec::new();
     let mut number = 0_u64;

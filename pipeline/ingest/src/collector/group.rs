@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ameles_core::{Reason, SharedClock, Tally, Timestamp};
+use ameles_core::{Reason, SharedClock, SharedRandom, Tally, Timestamp};
 use ameles_schemas::Contract;
+use ameles_store::Warehouse;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -34,6 +35,10 @@ pub(super) struct Group {
     tally: Arc<Mutex<Tally>>,
     wait: Duration,
     rows_max: usize,
+    warehouse: Warehouse,
+    random: SharedRandom,
+    /// The last commit failed: nothing is written under its lease any more.
+    needs_lease: bool,
 }
 
 type Answer = (oneshot::Sender<Result<Reply, SubmitError>>, OwnedSemaphorePermit);
@@ -57,6 +62,9 @@ impl Group {
             tally,
             wait: Duration::from_millis(options.group_ms),
             rows_max: env.limits.batch_rows_max,
+            warehouse: env.warehouse.clone(),
+            random: Arc::clone(&env.random),
+            needs_lease: false,
         })
     }
 
@@ -116,7 +124,12 @@ impl Group {
         self.ordered.record().await?;
         let now = self.clock.now();
         self.ordered.note_drops(now).await?;
+        if self.needs_lease {
+            self.committer.renew(self.warehouse.lease(self.random.as_ref()).await.map_err(IngestError::store)?);
+        }
+        self.needs_lease = true;
         let committed = self.committer.commit(Batch { parts, txns: Vec::new() }).await?;
+        self.needs_lease = false;
         for part in &committed.parts {
             for (_, row) in part.rows.iter().enumerate().filter(|(at, _)| !part.is_dropped(*at)) {
                 self.memory.insert(row.device, row.event_key, Timestamp::from_micros(row.ts), now);

@@ -187,13 +187,10 @@ impl Collector {
     async fn view(&self) -> Result<View, IngestError> {
         let env = &self.inner.env;
         let arrival = env.clock.now();
-        Ok(View {
-            suppressions: env.ledger.suppressions().await.map_err(IngestError::ledger)?,
-            consents: env.ledger.consents().await.map_err(IngestError::ledger)?,
-            arrival,
-            // A request is never behind: the watermark of this source is now.
-            closed_before: Some(closed_before(arrival)),
-        })
+        let suppressions = env.ledger.suppressions().await.map_err(IngestError::ledger)?;
+        let consents = env.ledger.consents().await.map_err(IngestError::ledger)?;
+        // A request is never behind: the watermark of this source is now.
+        Ok(View::new(suppressions, consents, arrival, Some(closed_before(arrival))))
     }
 
     /// All that was counted since the start, for Prometheus.

@@ -135,9 +135,10 @@ fn the_last_of_equal_keys_counts_and_escapes_are_undone() {
     let decoder = decoder();
     let fields = decoder.contract().fields();
     let at = |name: &str| fields.iter().position(|field| field.name == name).unwrap();
-    let line = r#"{"device_id":"first","device_id":"s\u0065cond \ud83d\ude00\n","event_id":"e","type":"wake","ts":"2018-07-01T01:00:00+01:00",
+    let line =
+        r#"{"device_id":"first","device_id":"s\u0065cond \ud83d\ude00\n","event_id":"e","type":"wake","ts":"2018-07-01T01:00:00+01:00",
         "props":{"latency_ms":1,"room":"a"},"props":{"room":"b\"c"},"model":"m","x_1":1,"__":2,"no name":3,"1x":4}"#
-        .replace('\n', " ");
+            .replace('\n', " ");
     let mut scratch = Scratch::default();
     let event = decoder.decode(&mut scratch, line.as_bytes()).unwrap_or_else(|error| panic!("{error:?}"));
     assert_eq!(event.text(at("device_id")), Some("second 😀\n"));
@@ -242,7 +243,9 @@ fn agree(line: &str) -> Result<(), TestCaseError> {
                 let value = field.path.iter().skip(1).fold(object.get(&field.path[0]), |value, key| value.and_then(|value| value.get(key)));
                 match field.kind {
                     FieldKind::String => prop_assert_eq!(event.text(at), value.and_then(Value::as_str)),
-                    FieldKind::Timestamp => prop_assert_eq!(event.time(at), value.and_then(Value::as_str).and_then(|text| text.parse().ok())),
+                    FieldKind::Timestamp => {
+                        prop_assert_eq!(event.time(at), value.and_then(Value::as_str).and_then(|text| text.parse().ok()))
+                    }
                     FieldKind::Integer => prop_assert_eq!(event.number(at), value.and_then(Value::as_f64)),
                     FieldKind::Array => {
                         let items: Vec<&str> = value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
@@ -266,7 +269,8 @@ fn scalar() -> impl Strategy<Value = Value> {
         (-1000_i64..2000).prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         (-1000.0_f64..1000.0).prop_map(Value::from),
-        "[A-Z]{2}|wake|activate|analytics|2018-0[1-9]-0[1-9]T0[0-9]:00:00(\\.[0-9]{1,9})?(Z|\\+02:00)|\\PC{0,70}|[\\x00-\\x7f]{0,20}".prop_map(Value::from),
+        "[A-Z]{2}|wake|activate|analytics|2018-0[1-9]-0[1-9]T0[0-9]:00:00(\\.[0-9]{1,9})?(Z|\\+02:00)|\\PC{0,70}|[\\x00-\\x7f]{0,20}"
+            .prop_map(Value::from),
     ]
 }
 

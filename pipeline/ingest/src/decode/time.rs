@@ -14,11 +14,7 @@ const MICROS_DIGITS: usize = 6;
 pub fn parse_time(text: &str) -> Option<Timestamp> {
     let bytes = text.as_bytes();
     let head: &[u8; 19] = bytes.first_chunk()?;
-    let fixed = head[4] == b'-'
-        && head[7] == b'-'
-        && matches!(head[10], b'T' | b't' | b' ')
-        && head[13] == b':'
-        && head[16] == b':';
+    let fixed = head[4] == b'-' && head[7] == b'-' && matches!(head[10], b'T' | b't' | b' ') && head[13] == b':' && head[16] == b':';
     if !fixed {
         return None;
     }

@@ -33,9 +33,8 @@ impl Rules {
             let checks = &fields[*at].checks;
             checks.pattern.is_some() || checks.choices.as_ref().is_some_and(|choices| choices.len() > 8)
         };
-        let kept = |at: &usize| {
-            fields[*at].transform == Transform::Keep && matches!(fields[*at].role, None | Some(Role::Country | Role::Type))
-        };
+        let kept =
+            |at: &usize| fields[*at].transform == Transform::Keep && matches!(fields[*at].role, None | Some(Role::Country | Role::Type));
         let all = 0..fields.len();
         let checked = |at: usize| {
             let checks = &fields[at].checks;
@@ -68,9 +67,7 @@ impl Decoder {
                 check(!field.required || !around_is_there, Reason::MissingField)
             }
             (Slot::Null, _) if field.nullable => Ok(()),
-            (Slot::Null, _) => {
-                check(false, if field.required { Reason::MissingField } else { Reason::WrongType })
-            }
+            (Slot::Null, _) => check(false, if field.required { Reason::MissingField } else { Reason::WrongType }),
             (Slot::Text(text), FieldKind::String) => {
                 if !self.rules.checked[at] {
                     return Ok(());
@@ -82,9 +79,12 @@ impl Decoder {
                 } else {
                     field.checks.text_ok(value)
                 };
-                let unlisted = field.role == Some(Role::Type)
-                    && field.checks.choices.as_ref().is_some_and(|choices| !choices.iter().any(|choice| choice == value));
-                check(ok, if unlisted { Reason::UnknownType } else { Reason::InvalidValue })
+                if ok {
+                    return Ok(());
+                }
+                let listed = |choices: &Vec<String>| choices.iter().any(|choice| choice == value);
+                let unknown_type = field.role == Some(Role::Type) && !field.checks.choices.as_ref().is_none_or(listed);
+                check(false, if unknown_type { Reason::UnknownType } else { Reason::InvalidValue })
             }
             (Slot::Text(text), FieldKind::Timestamp) => {
                 let value = if text.unescaped { scratch.text.as_str() } else { line };
@@ -96,9 +96,7 @@ impl Decoder {
             (Slot::Integer(value), FieldKind::Integer | FieldKind::Number) => {
                 check(field.checks.number_ok(value as f64), Reason::InvalidValue)
             }
-            (Slot::Float(value), FieldKind::Number) => {
-                check(value.is_finite() && field.checks.number_ok(value), Reason::InvalidValue)
-            }
+            (Slot::Float(value), FieldKind::Number) => check(value.is_finite() && field.checks.number_ok(value), Reason::InvalidValue),
             (Slot::Float(value), FieldKind::Integer) => {
                 // JSON Schema: a number without fraction is an integer, as 1.0 or 1e2.
                 if value.is_finite() && value.fract() != 0.0 {

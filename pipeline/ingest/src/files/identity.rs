@@ -63,10 +63,7 @@ impl Content {
 
 fn count_newlines(bytes: &[u8]) -> u64 {
     // Sums of up to 255 fit a byte, which lets the compiler use vectors.
-    bytes
-        .chunks(192)
-        .map(|chunk| u64::from(chunk.iter().map(|byte| u8::from(*byte == b'\n')).fold(0_u8, u8::wrapping_add)))
-        .sum()
+    bytes.chunks(192).map(|chunk| u64::from(chunk.iter().map(|byte| u8::from(*byte == b'\n')).fold(0_u8, u8::wrapping_add))).sum()
 }
 
 /// A file's name in transactions and quarantine.
@@ -147,11 +144,7 @@ pub(super) fn resolve(stream: &mut Stream, hasher: &DomainHasher, lookup: Lookup
         }
         if content.chain(hasher) == candidate.chain {
             let bytes = i64::try_from(candidate.bytes).unwrap_or(i64::MAX);
-            best = Some(Resolved {
-                identity: candidate.identity,
-                content: content.clone(),
-                before: Some((bytes, candidate.chain)),
-            });
+            best = Some(Resolved { identity: candidate.identity, content: content.clone(), before: Some((bytes, candidate.chain)) });
         }
     }
     let resolved = best.unwrap_or_else(|| unread(fresh));

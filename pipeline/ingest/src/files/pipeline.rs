@@ -55,7 +55,7 @@ pub(super) async fn run(
     let suppressions = env.ledger.suppressions().await.map_err(IngestError::ledger)?;
     let consents = env.ledger.consents().await.map_err(IngestError::ledger)?;
     let ordered = Ordered::new(env.ledger.clone(), Arc::clone(&suppressions), Arc::clone(&consents));
-    let view = View { suppressions, consents, arrival: env.clock.now(), closed_before: None };
+    let view = View::new(suppressions, consents, env.clock.now(), None);
     let shared = Arc::new(Shared {
         admission: Arc::clone(&env.admission),
         view: RwLock::new(view),
@@ -182,15 +182,8 @@ async fn start(
     let taken = Arc::clone(taken);
     tokio::task::spawn_blocking(move || {
         let mut at = 0;
-        let mut reader = Reader {
-            hasher: &hasher,
-            snapshot: &snapshot,
-            alias,
-            line_bytes_max,
-            taken,
-            pool: Pool::default(),
-            moved: HashMap::new(),
-        };
+        let mut reader =
+            Reader { hasher: &hasher, snapshot: &snapshot, alias, line_bytes_max, taken, pool: Pool::default(), moved: HashMap::new() };
         // Stopped: the assembler has failed and says why.
         let _ = reader.run(&inputs, &mut |read| {
             let this = at;
@@ -235,6 +228,7 @@ fn decode(admission: &Admission, worker: &mut Worker, view: &View, read: Read) -
         bytes / EVENT_BYTES,
         0,
     );
+    part.explained = chunk.explained;
     if chunk.oversized {
         part.reject(Rejection::whole(Reason::TooLarge), chunk.first_line, None, None);
     }
@@ -320,9 +314,7 @@ impl Assembler<'_> {
     }
 
     fn is_full(&self) -> bool {
-        self.batch_rows >= self.env.limits.batch_rows_max
-            || self.batch_bytes >= BATCH_BYTES_MAX
-            || self.batch_rejected >= REJECTED_MAX
+        self.batch_rows >= self.env.limits.batch_rows_max || self.batch_bytes >= BATCH_BYTES_MAX || self.batch_rejected >= REJECTED_MAX
     }
 
     /// Lets the workers know what the ledger says now.
@@ -330,8 +322,7 @@ impl Assembler<'_> {
         let (suppressions, consents) = self.ordered.view();
         let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
         if view.suppressions.sequence() != suppressions.sequence() || view.consents.sequence() != consents.sequence() {
-            view.suppressions = suppressions;
-            view.consents = consents;
+            *view = View::new(suppressions, consents, view.arrival, None);
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ameles_pseudonym::DomainHasher;
+use ameles_schemas::Table;
 use ameles_store::{Snapshot, Txn};
 
 use super::discover::Input;
@@ -25,6 +26,8 @@ pub(super) struct Chunk {
     pub(super) first_line: u64,
     /// Instead of lines: one line that is longer than a chunk.
     pub(super) oversized: bool,
+    /// Quarantine holds its rejected lines already: an earlier run ended between the two commits.
+    pub(super) explained: bool,
     pub(super) txns: Vec<Txn>,
 }
 
@@ -93,6 +96,15 @@ struct Position {
     identity: Identity,
     content: Content,
     before: Option<(i64, i64)>,
+    /// How far quarantine has come: at least as far as the events.
+    explained: u64,
+}
+
+impl Position {
+    /// Whether quarantine holds everything up to here.
+    const fn is_explained(&self) -> bool {
+        self.content.bytes <= self.explained
+    }
 }
 
 impl Reader<'_> {
@@ -116,17 +128,16 @@ impl Reader<'_> {
             Err(error) => return send(broken(explain(&error))),
         };
         let source = self.source(&resolved.identity);
-        let mut position = Position { identity: resolved.identity, content: resolved.content, before: resolved.before };
+        let explained = self.snapshot.txn(Table::Quarantine, &resolved.identity.app()).and_then(|bytes| u64::try_from(bytes).ok());
+        let Resolved { identity, content, before } = resolved;
+        let mut position = Position { identity, content, before, explained: explained.unwrap_or(0) };
         let skipped = position.content.bytes;
         send(Read::Opened { file, source: Arc::clone(&source), skipped })?;
         match self.lines(file, &source, &mut stream, &mut position, send)? {
             Ok(()) => send(Read::Closed { file, bytes: position.content.bytes - skipped }),
-            Err(error) => send(Read::Broken {
-                file,
-                message: explain(&error),
-                line: position.content.lines,
-                offset: position.content.bytes,
-            }),
+            Err(error) => {
+                send(Read::Broken { file, message: explain(&error), line: position.content.lines, offset: position.content.bytes })
+            }
         }
     }
 
@@ -154,7 +165,7 @@ impl Reader<'_> {
     }
 
     fn stands(&self, app: &str) -> Option<i64> {
-        self.moved.get(app).copied().or_else(|| self.snapshot.txn(ameles_schemas::Table::Events, app))
+        self.moved.get(app).copied().or_else(|| self.snapshot.txn(Table::Events, app))
     }
 
     /// Reads to the end, in chunks of whole lines. The inner result is the file's.
@@ -168,23 +179,26 @@ impl Reader<'_> {
     ) -> Result<io::Result<()>, Stopped> {
         let chunk_bytes = CHUNK_BYTES.max(self.line_bytes_max + 2);
         let mut buffer = self.pool.take(chunk_bytes);
+        let mut ended = false;
         loop {
-            let wanted = buffer.bytes.len() - buffer.len;
-            let read = match stream.fill(&mut buffer.bytes[buffer.len..]) {
-                Ok(read) => read,
-                Err(error) => return Ok(Err(error)),
-            };
-            buffer.len += read;
-            let ended = read < wanted;
-            let line_end = buffer.lines().iter().rposition(|byte| *byte == b'\n');
+            if !ended {
+                let wanted = buffer.bytes.len() - buffer.len;
+                let read = match stream.fill(&mut buffer.bytes[buffer.len..]) {
+                    Ok(read) => read,
+                    Err(error) => return Ok(Err(error)),
+                };
+                buffer.len += read;
+                ended = read < wanted;
+            }
+            let line_end = last_line_end(&buffer, position);
             if line_end.is_none() && !ended {
                 let first_line = position.content.lines + 1;
                 let txns = match self.long_line(stream, position, &mut buffer) {
                     Ok(txns) => txns,
                     Err(error) => return Ok(Err(error)),
                 };
-                let empty = self.pool.take(0);
-                send(Read::Chunk(Chunk { file, source: Arc::clone(source), buffer: empty, first_line, oversized: true, txns }))?;
+                let (buffer, explained) = (self.pool.take(0), position.is_explained());
+                send(Read::Chunk(Chunk { file, source: Arc::clone(source), buffer, first_line, oversized: true, explained, txns }))?;
                 continue;
             }
             if let Some(last) = line_end {
@@ -195,11 +209,11 @@ impl Reader<'_> {
                 buffer.len = last + 1;
                 let first_line = position.content.lines + 1;
                 position.content.update(buffer.lines());
-                let txns = self.advance(position);
-                send(Read::Chunk(Chunk { file, source: Arc::clone(source), buffer, first_line, oversized: false, txns }))?;
+                let (txns, explained) = (self.advance(position), position.is_explained());
+                send(Read::Chunk(Chunk { file, source: Arc::clone(source), buffer, first_line, oversized: false, explained, txns }))?;
                 buffer = next;
             }
-            if ended {
+            if ended && last_line_end(&buffer, position).is_none() {
                 match stream.failure() {
                     None => break,
                     // What stands in the buffer is the part of a line that was cut: not consumed.
@@ -256,9 +270,10 @@ impl Reader<'_> {
             position.content = whole;
             txns = self.advance(position);
         }
+        let explained = self.snapshot.txn(Table::Quarantine, &app).is_some();
         self.moved.insert(app.clone(), after);
         txns.push(Txn { app, before: None, after });
-        send(Read::Chunk(Chunk { file, source: Arc::clone(source), buffer, first_line, oversized: false, txns }))
+        send(Read::Chunk(Chunk { file, source: Arc::clone(source), buffer, first_line, oversized: false, explained, txns }))
     }
 
     /// The transactions that say that all content up to here is ingested.
@@ -272,6 +287,18 @@ impl Reader<'_> {
         self.moved.extend(txns.iter().map(|txn| (txn.app.clone(), txn.after)));
         txns
     }
+}
+
+/// Where a chunk ends: behind the last line end, but not across the place up to which quarantine has come.
+fn last_line_end(buffer: &Buffer, position: &Position) -> Option<usize> {
+    let lines = buffer.lines();
+    let explained = position.explained.checked_sub(position.content.bytes).and_then(|ahead| usize::try_from(ahead).ok());
+    explained
+        .filter(|ahead| *ahead > 0)
+        .and_then(|ahead| lines.get(..ahead))
+        .filter(|explained| explained.ends_with(b"\n"))
+        .map(|explained| explained.len() - 1)
+        .or_else(|| lines.iter().rposition(|byte| *byte == b'\n'))
 }
 
 enum Opening {

@@ -68,6 +68,10 @@ pub(super) async fn settle(
         settled.months.push(month);
         progress.message(&format!("settled {month}"));
     }
+    // What another process left half done in other months. Last, so that repeats of ours are counted above.
+    if let Some(mut maintainer) = Arc::into_inner(maintainer) {
+        maintainer.recover().await.map_err(IngestError::store)?;
+    }
     settled.months.sort_unstable();
     Ok(settled)
 }

@@ -38,11 +38,7 @@ impl<R: Read> Read for Counting<R> {
 
 impl Stream {
     pub(super) fn open(input: &Input, taken: &Arc<AtomicU64>) -> io::Result<Self> {
-        if input.is_stdin() {
-            Self::of(io::stdin(), taken)
-        } else {
-            Self::of(File::open(&input.path)?, taken)
-        }
+        if input.is_stdin() { Self::of(io::stdin(), taken) } else { Self::of(File::open(&input.path)?, taken) }
     }
 
     fn of(reader: impl Read + Send + 'static, taken: &Arc<AtomicU64>) -> io::Result<Self> {

@@ -235,16 +235,17 @@ async fn a_stopped_ingest_goes_on_without_loss_or_repeat() {
 async fn grants_and_withdrawals_count_from_where_they_stand() {
     let home = Home::new().await;
     let day = |day: u32| format!("2018-07-{day:02}T00:00:00Z");
-    let event = |device: &str, id: &str, on: u32, kind: &str, user: Option<&str>| line(device, id, &day(on), kind, json!({"user_id": user}));
+    let event =
+        |device: &str, id: &str, on: u32, kind: &str, user: Option<&str>| line(device, id, &day(on), kind, json!({"user_id": user}));
     let text = [
         event("d1", "1", 1, "wake", None),
         event("d1", "2", 2, "consent_withdrawn", None),
-        event("d1", "3", 3, "wake", None),        // after it
-        event("d1", "4", 1, "heartbeat", None),   // happened before, arrives after
-        event("d2", "5", 3, "wake", None),        // somebody else
+        event("d1", "3", 3, "wake", None),      // after it
+        event("d1", "4", 1, "heartbeat", None), // happened before, arrives after
+        event("d2", "5", 3, "wake", None),      // somebody else
         event("d1", "6", 4, "consent_granted", None),
-        event("d1", "7", 5, "wake", None),        // again allowed
-        event("d1", "8", 3, "heartbeat", None),   // happened while withdrawn
+        event("d1", "7", 5, "wake", None),      // again allowed
+        event("d1", "8", 3, "heartbeat", None), // happened while withdrawn
         event("d3", "9", 2, "consent_withdrawn", Some("u1")),
         event("d4", "10", 3, "wake", Some("u1")), // the user's, on any device
         event("d3", "11", 3, "wake", None),       // the device itself has not withdrawn
@@ -269,11 +270,9 @@ async fn grants_and_withdrawals_count_from_where_they_stand() {
 async fn a_suppressed_subject_stays_out_until_it_grants_anew() {
     let home = Home::new().await;
     let (device, user) = (SubjectKind::Device, SubjectKind::User);
-    for (kind, subject) in [
-        (device, Subject::Device(home.device("d1"))),
-        (user, Subject::User(home.user("u1"))),
-        (device, Subject::Device(home.device("d5"))),
-    ] {
+    for (kind, subject) in
+        [(device, Subject::Device(home.device("d1"))), (user, Subject::User(home.user("u1"))), (device, Subject::Device(home.device("d5")))]
+    {
         let request = NewRequest {
             subjects: vec![(1, subject)],
             kind,
@@ -318,6 +317,75 @@ async fn undeclared_fields_are_named_only_when_many_devices_send_them() {
     assert_eq!(names, [("battery", 5), ("props.volume", 5)]);
 }
 
+const CRASH_ROOT: &str = "AMELES_TEST_CRASH_ROOT";
+const CRASH_LINES: usize = 30_000;
+
+async fn crash_home(root: PathBuf) -> Home {
+    let limits = Limits { batch_rows_max: 2000, ..Limits::default() };
+    Home::create_or_open(root, Contract::default_contract(), limits).await
+}
+
+/// Every 50th line is bad, every 70th without consent.
+fn crash_text() -> String {
+    let bad = |number: usize| line("d1", &format!("bad-{number}"), "never", "wake", json!({}));
+    let refused = |number: usize| line("d1", &format!("no-{number}"), "2018-07-01T00:00:00Z", "wake", json!({"consent": null}));
+    (0..CRASH_LINES)
+        .map(|number| match number {
+            _ if number % 50 == 0 => bad(number),
+            _ if number % 70 == 0 => refused(number),
+            _ => lines(number, 1),
+        })
+        .collect()
+}
+
+/// Not a test: the process that crashes.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by the test below"]
+async fn crashing_child() {
+    let Some(root) = std::env::var_os(CRASH_ROOT).map(PathBuf::from) else { return };
+    let home = crash_home(root.clone()).await;
+    home.ingest(&[root.join("input.ndjson")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_killed_between_any_two_commits_loses_and_doubles_nothing() {
+    let points = [
+        "append.files_written:2",
+        "append.quarantine_committed:1",
+        "append.quarantine_committed:3",
+        "append.events_committed:2",
+        "append.activity_committed:2",
+        "rewrite.files_written",
+        "rewrite.events_committed",
+    ];
+    for point in points {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_owned();
+        std::fs::write(root.join("input.ndjson"), crash_text()).unwrap();
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "files::tests::crashing_child", "--ignored"])
+            .envs([("AMELES_CRASH_AT", point.as_ref()), (CRASH_ROOT, root.as_os_str())])
+            .output()
+            .unwrap();
+        assert!(!child.status.success(), "{point} was not reached");
+        let home = crash_home(root.clone()).await;
+        let report = home.ingest(&[root.join("input.ndjson")]).await;
+        assert!(report.errors.is_empty());
+        let (bad, refused) = ((0..CRASH_LINES).filter(|at| at % 50 == 0).count(), (0..CRASH_LINES).filter(|at| at % 50 != 0 && at % 70 == 0).count());
+        assert_eq!(home.events().await.len(), CRASH_LINES - bad - refused, "{point}");
+        let rows = home.quarantine().await;
+        let counted = |reason: &str| rows.iter().filter(|row| row.reason == reason).map(|row| row.count as usize).sum::<usize>();
+        assert_eq!((counted("invalid_value"), counted("no_consent"), counted("duplicate")), (bad, refused, 0), "{point}");
+        let mut places: Vec<i64> = rows.iter().filter_map(|row| row.line).collect();
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places.len(), bad, "{point}: each bad line once");
+        assert_eq!(home.ingest(&[root.join("input.ndjson")]).await.tally.received(), 0, "{point}");
+        let snapshot = home.warehouse.snapshot().await.unwrap();
+        assert!(snapshot.months(Table::Events).into_iter().all(|month| snapshot.is_settled(month)), "{point}");
+    }
+}
+
 /// Invariant 1: an identifier is on no disk, in no form.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_identifier_reaches_a_file() {
@@ -332,7 +400,7 @@ async fn no_identifier_reaches_a_file() {
     text += &good("2018-07-02T00:00:00Z", json!({"consent": null, "user_id": canaries[1]}));
     text += &good("2018-07-03T00:00:00Z", json!({"type": "consent_withdrawn", "user_id": canaries[1]}));
     text += &format!("{{\"device_id\":\"{}\"", canaries[0]);
-    let input = home.folder.path().parent().unwrap().join(format!("canary-file-name-{}.ndjson", std::process::id()));
+    let input = home.root.parent().unwrap().join(format!("canary-file-name-{}.ndjson", std::process::id()));
     std::fs::write(&input, text).unwrap();
     let report = home.ingest(std::slice::from_ref(&input)).await;
     std::fs::remove_file(input).unwrap();
@@ -348,7 +416,7 @@ async fn no_identifier_reaches_a_file() {
             needles.push(hex::encode(plain).into_bytes());
         }
     }
-    let files = all_files(home.folder.path());
+    let files = all_files(&home.root);
     assert!(files.iter().any(|file| file.extension().is_some_and(|extension| extension == "parquet")));
     for file in files {
         let bytes = std::fs::read(&file).unwrap();
@@ -356,7 +424,10 @@ async fn no_identifier_reaches_a_file() {
         for needle in &needles {
             let found = bytes.windows(needle.len()).any(|window| window == needle.as_slice());
             assert!(!found, "{name} holds a canary");
-            assert!(!String::from_utf8_lossy(needle).is_empty() && !name.as_bytes().windows(needle.len()).any(|window| window == needle.as_slice()));
+            assert!(
+                !String::from_utf8_lossy(needle).is_empty()
+                    && !name.as_bytes().windows(needle.len()).any(|window| window == needle.as_slice())
+            );
         }
     }
 }
@@ -412,12 +483,8 @@ async fn measure_events_per_second() {
 async fn measure_one_worker() {
     let home = Home::new().await;
     let text = lines(0, 200_000);
-    let view = crate::admission::View {
-        suppressions: Arc::default(),
-        consents: Arc::new(ameles_ledger::ConsentBook::default()),
-        arrival: at("2026-01-01T00:00:00Z"),
-        closed_before: None,
-    };
+    let view =
+        crate::admission::View::new(Arc::default(), Arc::new(ameles_ledger::ConsentBook::default()), at("2026-01-01T00:00:00Z"), None);
     let admission = &home.env.admission;
     let mut scratch = crate::decode::Scratch::default();
     let began = std::time::Instant::now();
@@ -436,5 +503,11 @@ async fn measure_one_worker() {
     let began = std::time::Instant::now();
     crate::batch::build(&home.env.contract, &mut [part]).unwrap();
     let per = |time: Duration| time.as_nanos() / 200_000;
-    eprintln!("ns per event of {} bytes: decode {}, decode and admit {}, build {}", text.len() / 200_000, per(decoded), per(admitted), per(began.elapsed()));
+    eprintln!(
+        "ns per event of {} bytes: decode {}, decode and admit {}, build {}",
+        text.len() / 200_000,
+        per(decoded),
+        per(admitted),
+        per(began.elapsed())
+    );
 }

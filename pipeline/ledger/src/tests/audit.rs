@@ -82,11 +82,14 @@ async fn a_chain_hashed_anew_is_found_even_with_the_key() {
         sqlx::query("UPDATE audit SET actor = 'nobody' WHERE seq = 4").execute(&mut connection).await.unwrap();
         let key = Keys::derive(&keys()).unwrap();
         let mut head = Head::default();
-        for row in sqlx::query("SELECT at, actor, action, request, detail FROM audit ORDER BY seq").fetch_all(&mut connection).await.unwrap() {
+        for row in
+            sqlx::query("SELECT at, actor, action, request, detail FROM audit ORDER BY seq").fetch_all(&mut connection).await.unwrap()
+        {
             let request = row.get::<Option<String>, _>(3).map(|id| id.parse().unwrap());
             let (actor, action, detail): (String, String, String) = (row.get(1), row.get(2), row.get(4));
             let seq = head.seq + 1;
-            let chained = ChainRow { seq, at: Timestamp::from_micros(row.get(0)), actor: &actor, action: &action, request, detail: &detail };
+            let chained =
+                ChainRow { seq, at: Timestamp::from_micros(row.get(0)), actor: &actor, action: &action, request, detail: &detail };
             let hash = chained.hash(&key.audit, &head.hash);
             sqlx::query("UPDATE audit SET prev = ?, hash = ? WHERE seq = ?")
                 .bind(&head.hash[..])

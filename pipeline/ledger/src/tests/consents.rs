@@ -29,7 +29,10 @@ async fn the_same_event_is_recorded_once_and_the_book_follows_in_every_handle() 
     assert_eq!(second.record_consents(&[grant]).await.unwrap(), ConsentsRecorded { repeated: 1, ..ConsentsRecorded::default() });
     assert!(Arc::ptr_eq(&book, &second.consents().await.unwrap()));
     // Read on from where the book stood.
-    first.record_consents(&[consent(device(1), false, "2026-11-03T00:00:00Z"), consent(user(1), true, "2026-11-03T00:00:00Z")]).await.unwrap();
+    first
+        .record_consents(&[consent(device(1), false, "2026-11-03T00:00:00Z"), consent(user(1), true, "2026-11-03T00:00:00Z")])
+        .await
+        .unwrap();
     let book = second.consents().await.unwrap();
     assert_eq!(book.len(), 2);
     assert!(!book.state_now(device(1), home.clock().now()).unwrap().granted);
@@ -66,7 +69,10 @@ async fn only_a_later_grant_that_is_not_in_the_future_lifts() {
 async fn a_grant_between_receipt_and_entry_lifts_too() {
     let home = Home::new();
     let ledger = home.create().await;
-    ledger.record_consents(&[consent(device(1), true, "2026-11-21T00:00:00Z"), consent(device(2), true, "2026-11-19T00:00:00Z")]).await.unwrap();
+    ledger
+        .record_consents(&[consent(device(1), true, "2026-11-21T00:00:00Z"), consent(device(2), true, "2026-11-19T00:00:00Z")])
+        .await
+        .unwrap();
     ledger.submit_all(vec![request(device(1)), request(device(2))]).await.unwrap();
     let set = ledger.suppressions().await.unwrap();
     assert!(!set.covers(device_id(device(1)), None, at("2026-11-21T00:00:00Z")));

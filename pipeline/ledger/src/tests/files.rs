@@ -95,7 +95,9 @@ async fn opening_refuses_what_is_not_there_other_keys_and_newer_formats() {
     let ledger = home.create().await;
     let again = Ledger::create(&home.path(), keys(), home.clock(), Arc::clone(&home.random)).await;
     assert!(matches!(again, Err(LedgerError::Exists(_))));
-    for wrong in [LedgerKeys::new([9; 32], [2; 32], [3; 32]), LedgerKeys::new([1; 32], [9; 32], [3; 32]), LedgerKeys::new([1; 32], [2; 32], [9; 32])] {
+    for wrong in
+        [LedgerKeys::new([9; 32], [2; 32], [3; 32]), LedgerKeys::new([1; 32], [9; 32], [3; 32]), LedgerKeys::new([1; 32], [2; 32], [9; 32])]
+    {
         assert!(matches!(home.try_open(wrong).await, Err(LedgerError::WrongKey)));
     }
     sqlx::query("INSERT INTO versions (version, applied) VALUES (99, 0)").execute(&ledger.inner.pool).await.unwrap();

@@ -54,14 +54,22 @@ async fn a_restored_backup_gets_back_requests_cancels_grants_tokens_and_reopens_
     let cancelled = ledger.submit(cancelled).await.unwrap();
     ledger.cancel(cancelled, "cli").await.unwrap();
     let lifted = ledger.submit(lifted).await.unwrap();
-    let grant = ConsentEvent { subject: device(3), granted: true, at: at("2026-11-21T00:00:00Z"), policy: None, purposes: vec![], source: ConsentSource::Api };
+    let grant = ConsentEvent {
+        subject: device(3),
+        granted: true,
+        at: at("2026-11-21T00:00:00Z"),
+        policy: None,
+        purposes: vec![],
+        source: ConsentSource::Api,
+    };
     ledger.record_consents(&[grant]).await.unwrap();
     let completed = ledger.submit(completed).await.unwrap();
     ledger.begin_run("cli").await.unwrap();
     ledger.add_userless(completed, &[device_id(device(7))]).await.unwrap();
     ledger.complete(completed, r#"{"done":true}"#).await.unwrap();
     ledger.extend(lifted, at("2027-01-20T00:00:00Z"), "many", "cli").await.unwrap();
-    let new = NewToken { name: "t".to_owned(), role: Role::Admin, partner: None, expires: at("2027-01-01T00:00:00Z"), actor: "cli".to_owned() };
+    let new =
+        NewToken { name: "t".to_owned(), role: Role::Admin, partner: None, expires: at("2027-01-01T00:00:00Z"), actor: "cli".to_owned() };
     let secret = ledger.create_token(new).await.unwrap();
     ledger.revoke_token("t", "cli").await.unwrap();
     home.restore(ledger, &backup).await;

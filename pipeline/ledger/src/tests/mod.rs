@@ -101,4 +101,3 @@ fn request(subject: Subject) -> NewRequest {
         actor: "cli".to_owned(),
     }
 }
-

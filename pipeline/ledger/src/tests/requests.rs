@@ -174,7 +174,11 @@ async fn a_hundred_thousand_identifiers_are_entered_in_one_go() {
     assert_eq!(ids.len(), 100_000);
     let begun = std::time::Instant::now();
     assert_eq!(ledger.suppressions().await.unwrap().devices().count(), 100_000);
-    eprintln!("100,000 requests entered in {took:?}, read in {:?}, journal {} MB", begun.elapsed(), std::fs::metadata(home.journal()).unwrap().len() >> 20);
+    eprintln!(
+        "100,000 requests entered in {took:?}, read in {:?}, journal {} MB",
+        begun.elapsed(),
+        std::fs::metadata(home.journal()).unwrap().len() >> 20
+    );
     assert!(took.as_secs() < 60, "{took:?}");
     assert!(ledger.audit_verify().await.unwrap().is_intact());
 }

@@ -4,7 +4,13 @@ use super::*;
 use crate::{NewReportRun, NewToken, Role};
 
 fn token(name: &str) -> NewToken {
-    NewToken { name: name.to_owned(), role: Role::Ingest, partner: Some("p179".to_owned()), expires: at("2027-01-01T00:00:00Z"), actor: "cli".to_owned() }
+    NewToken {
+        name: name.to_owned(),
+        role: Role::Ingest,
+        partner: Some("p179".to_owned()),
+        expires: at("2027-01-01T00:00:00Z"),
+        actor: "cli".to_owned(),
+    }
 }
 
 #[tokio::test]
@@ -26,7 +32,10 @@ async fn a_token_is_verified_until_it_is_revoked_or_expires() {
     }
     assert!(matches!(ledger.create_token(token("sensor")).await, Err(LedgerError::TokenExists(_))));
     assert!(matches!(ledger.create_token(token("a b")).await, Err(LedgerError::Invalid { .. })));
-    assert!(matches!(ledger.create_token(NewToken { expires: at("2026-01-01T00:00:00Z"), ..token("old") }).await, Err(LedgerError::Invalid { .. })));
+    assert!(matches!(
+        ledger.create_token(NewToken { expires: at("2026-01-01T00:00:00Z"), ..token("old") }).await,
+        Err(LedgerError::Invalid { .. })
+    ));
 
     let other = ledger.create_token(token("second")).await.unwrap();
     ledger.revoke_token("second", "cli").await.unwrap();
@@ -37,7 +46,10 @@ async fn a_token_is_verified_until_it_is_revoked_or_expires() {
     assert!(!unknown.to_string().contains(secret.expose()));
     assert_eq!(ledger.counts().await.unwrap().tokens, 1);
     let listed = ledger.list_tokens().await.unwrap();
-    assert_eq!(listed.iter().map(|token| (token.name.as_str(), token.revoked.is_some())).collect::<Vec<_>>(), [("second", true), ("sensor", false)]);
+    assert_eq!(
+        listed.iter().map(|token| (token.name.as_str(), token.revoked.is_some())).collect::<Vec<_>>(),
+        [("second", true), ("sensor", false)]
+    );
 
     home.set("2027-01-01T00:00:00Z");
     assert!(ledger.verify_token(secret.expose()).await.unwrap().is_none());

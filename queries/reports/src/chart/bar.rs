@@ -127,7 +127,9 @@ mod tests {
         let count = values.first().map_or(0, |(_, values)| values.len());
         BarChart {
             label: "growth".to_owned(),
-            bars: (0..count).map(|index| Bar { label: format!("m{index}"), heading: format!("month {index}"), complete: index + 1 < count }).collect(),
+            bars: (0..count)
+                .map(|index| Bar { label: format!("m{index}"), heading: format!("month {index}"), complete: index + 1 < count })
+                .collect(),
             series: values.iter().map(|(name, values)| BarSeries { name: (*name).to_owned(), values: values.to_vec() }).collect(),
             first_colour: 0,
             size: (500.0, 200.0),

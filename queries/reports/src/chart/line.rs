@@ -187,7 +187,16 @@ mod tests {
 
     #[test]
     fn gaps_split_a_line_and_open_days_are_dashed() {
-        let runs = Runs::of(&[point(1.0, true), point(2.0, true), None, point(3.0, true), None, point(4.0, true), point(5.0, false), point(6.0, false)]);
+        let runs = Runs::of(&[
+            point(1.0, true),
+            point(2.0, true),
+            None,
+            point(3.0, true),
+            None,
+            point(4.0, true),
+            point(5.0, false),
+            point(6.0, false),
+        ]);
         assert_eq!(runs.solid, [vec![(0, 1.0), (1, 2.0)]]);
         assert_eq!(runs.dashed, [vec![(5, 4.0), (6, 5.0), (7, 6.0)]]);
         assert_eq!(runs.single, [(3, 3.0)]);

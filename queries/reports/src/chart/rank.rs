@@ -90,7 +90,9 @@ mod tests {
 
     #[test]
     fn no_rows_no_division() {
-        let svg = Ranking { label: String::new(), rows: vec![RankRow { name: "x".to_owned(), value: 0 }], colour: 0, most: 3 }.render().into_string();
+        let svg = Ranking { label: String::new(), rows: vec![RankRow { name: "x".to_owned(), value: 0 }], colour: 0, most: 3 }
+            .render()
+            .into_string();
         assert!(!svg.contains("NaN"));
     }
 }

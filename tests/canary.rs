@@ -73,7 +73,7 @@ fn no_identifier_is_written_down_anywhere() {
         ("\"wake\"", "\"explode\""),
         ("\"activate\"", "\"explode\""),
         ("T10:00:00Z", "T10:00:00"),
-        ("\"latency_ms\":668", &format!("\"latency_ms\":\"{DEVICE}\"")),
+        ("\"latency_ms\":1,", &format!("\"latency_ms\":\"{DEVICE}\",")),
         ("\"country\":\"DE\"", &format!("\"country\":\"{USER}\"")),
         ("\"props\"", &format!("\"{DEVICE}\":1,\"props\"")),
         ("\"room\":\"kitchen\"", &format!("\"room\":\"kitchen\",\"{USER}\":\"{DEVICE}\"")),

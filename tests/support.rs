@@ -41,7 +41,9 @@ impl Home {
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(AMELES);
-        command.arg("--home").arg(self.path()).args(arguments).env_remove("AMELES_HOME").env("TMPDIR", self.folder.path());
+        command.arg("--home").arg(self.path()).args(arguments).env_remove("AMELES_HOME");
+        // Replaced files are spared for a second, not a minute: no other reader is about.
+        command.env("TMPDIR", self.folder.path()).env("AMELES__ERASURE__PURGE_GRACE_S", "1");
         command
     }
 
@@ -181,11 +183,13 @@ pub fn script(python: &Path, name: &str, arguments: &[&str]) -> String {
 /// A valid event of the default contract.
 pub fn event(id: u64, device: &str, user: Option<&str>, kind: &str, ts: &str) -> String {
     let user = user.map_or("null".to_owned(), |user| format!("\"{user}\""));
+    // No two events are equal in every column: a reopened month takes equal rows for repeats.
+    let latency = id % 100_000;
     format!(
         "{{\"event_id\":\"e-{id:012}\",\"device_id\":\"{device}\",\"user_id\":{user},\"type\":\"{kind}\",\"ts\":\"{ts}\",\
          \"product\":\"speaker\",\"model\":\"m0794\",\"partner\":\"p179\",\"country\":\"DE\",\"firmware\":\"1.1.16\",\
          \"consent\":{{\"policy\":\"2018-05-25\",\"purposes\":[\"analytics\"]}},\"ip\":\"203.0.113.24\",\"mac\":\"38:a7:51:11:30:0e\",\
-         \"props\":{{\"latency_ms\":668,\"room\":\"kitchen\"}}}}\n"
+         \"props\":{{\"latency_ms\":{latency},\"room\":\"kitchen\"}}}}\n"
     )
 }
 

@@ -137,7 +137,9 @@ impl From<QueryError> for ApiError {
             QueryError::Refused { .. } => Self::Refused(error.to_string()),
             QueryError::TimedOut { seconds } => Self::Timeout { seconds },
             error if error.is_callers_fault() => Self::BadRequest(error.to_string()),
-            error => Self::internal(error),
+            QueryError::Store(error) => Self::internal(error),
+            // The log gets the error without the literals of the caller's statement.
+            error => Self::internal(error.for_log()),
         }
     }
 }

@@ -28,7 +28,10 @@ pub fn parse_schedule(text: &str) -> anyhow::Result<Cron> {
 /// Works until told to stop. A failure is logged and tried again at the next look: nothing of it is lost,
 /// since every step starts from the tables and the ledger.
 pub async fn work(environment: Arc<Environment>, eraser: Arc<Eraser>, mut stop: watch::Receiver<bool>) {
-    let mut next_erasure = environment.clock.now();
+    let every = i64::try_from(environment.config.erasure.interval_s).unwrap_or(i64::MAX);
+    // A run that was interrupted is resumed at once; a new request waits for its turn.
+    let interrupted = environment.ledger.counts().await.is_ok_and(|counts| counts.in_progress > 0);
+    let mut next_erasure = environment.clock.now().plus_secs(if interrupted { 0 } else { every });
     let interval = Duration::from_secs(environment.config.maintenance.interval_s.max(1));
     loop {
         if let Err(error) = look_after_tables(&environment).await {
@@ -37,7 +40,6 @@ pub async fn work(environment: Arc<Environment>, eraser: Arc<Eraser>, mut stop: 
         let now = environment.clock.now();
         let due = now >= next_erasure;
         if due {
-            let every = i64::try_from(environment.config.erasure.interval_s).unwrap_or(i64::MAX);
             next_erasure = now.plus_secs(every);
         }
         if let Err(error) = erase(&environment, &eraser, due).await {

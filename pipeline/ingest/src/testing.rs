@@ -29,6 +29,13 @@ pub(crate) struct Home {
     _folder: Option<TempDir>,
 }
 
+/// The default policy, and a made-up regime (country XA) that erases whoever withdraws.
+fn policy() -> Policy {
+    let text = Policy::text_default().replace("[countries]\n", "[countries]\nXA = \"strict\"\n");
+    let strict = "[regimes.strict]\ncollection = \"opt_out\"\nlegal_basis = \"test\"\nerasure_months = 1\nextension_months = 1\non_withdrawal = \"erase\"\n\n";
+    Policy::parse(&text.replace("[countries]\n", &format!("{strict}[countries]\n"))).unwrap()
+}
+
 pub(crate) fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
@@ -72,9 +79,9 @@ impl Home {
             Ledger::create(&ledger_path, keys, ledger_clock, ledger_random).await.unwrap()
         };
         let warehouse = Warehouse::create(&home.join("warehouse"), contract.tables()).await.unwrap().with_clock(Arc::clone(&shared));
-        let env = IngestEnv::new(EnvParts {
+        let parts = EnvParts {
             contract: Arc::new(contract),
-            policy: Arc::new(Policy::default_policy()),
+            policy: Arc::new(policy()),
             keyring: &keyring,
             ledger: ledger.clone(),
             warehouse: warehouse.clone(),
@@ -82,8 +89,8 @@ impl Home {
             random,
             limits,
             k: 3,
-        })
-        .unwrap();
+        };
+        let env = IngestEnv::new(parts).unwrap();
         Self { root, env: Arc::new(env), clock, ledger, warehouse, keyring, _folder: None }
     }
 
@@ -114,7 +121,7 @@ impl Home {
         self.keyring.hasher("user").unwrap().pseudonym(identifier)
     }
 
-    async fn batches(&self, table: Table) -> Vec<arrow::array::RecordBatch> {
+    pub(crate) async fn batches(&self, table: Table) -> Vec<arrow::array::RecordBatch> {
         let view = ReadView::open(&self.warehouse, self.ledger.suppressions().await.unwrap()).await.unwrap();
         let mut all = Vec::new();
         for month in view.months(table) {

@@ -42,7 +42,7 @@ impl Ledger {
         self.inner.random.fill(&mut *bytes)?;
         let mut secret = Zeroizing::new(String::with_capacity(PREFIX.len() + SECRET_CHARS));
         secret.push_str(PREFIX);
-        URL_SAFE_NO_PAD.encode_string(&*bytes, &mut secret);
+        URL_SAFE_NO_PAD.encode_string(*bytes, &mut secret);
         let detail = json!({"token": token.name, "role": token.role, "partner": token.partner, "expires": token.expires});
         let op = Op::Token {
             name: token.name,
@@ -126,7 +126,7 @@ impl Ledger {
 
     async fn verify(&self, name: Option<&str>, secret: &str) -> Result<Option<Principal>, LedgerError> {
         const DOING: &str = "verify a token";
-        if !secret.strip_prefix(PREFIX).is_some_and(|rest| rest.len() == SECRET_CHARS) {
+        if secret.strip_prefix(PREFIX).is_none_or(|rest| rest.len() != SECRET_CHARS) {
             return Ok(None);
         }
         let hash = hash_of(secret);

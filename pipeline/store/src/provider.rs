@@ -19,6 +19,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, StatisticsArgs};
@@ -118,6 +119,10 @@ impl TableProvider for MonthProvider {
             let splits = self.table.key_columns().is_empty() || self.view.is_plain(self.table, files);
             let size = if splits { files.len().div_ceil(streams_max).max(1) } else { files.len() };
             parts.extend(files.chunks(size).map(|files| Part { month, files: files.to_vec() }));
+        }
+        if parts.is_empty() {
+            // A plan of no partitions would not meet what joins and aggregates ask of their inputs.
+            return Ok(Arc::new(EmptyExec::new(schema)));
         }
         Ok(Arc::new(MonthScan::new(Arc::clone(&self.view), self.table, parts, schema, limit)))
     }

@@ -31,8 +31,10 @@ fn month_short(month: Month) -> String {
 
 /// A measure's or dimension's name for people.
 pub fn title(name: &str) -> String {
-    if name == "wakes" {
-        return "Wake-ups".to_owned();
+    match name {
+        "wakes" => return "Wake-ups".to_owned(),
+        "mau" => return "Monthly active".to_owned(),
+        _ => {}
     }
     let mut letters = name.replace(['_', '.'], " ");
     if let Some(first) = letters.get_mut(..1) {

@@ -54,7 +54,7 @@ fn fleet() -> Vec<Event> {
             let day = first.plus(step);
             // Some skip August, some stay away for good after a while.
             let away = (device % 7 == 3 && day.month() == month("2018-08")) || (device % 5 == 1 && step > 25);
-            if day.month() > month("2018-09") || away || (step as u32 * 7 + device) % 4 != 0 {
+            if day.month() > month("2018-09") || away || !(step as u32 * 7 + device).is_multiple_of(4) {
                 continue;
             }
             let country = if device % 11 == 0 && step > 20 { Some("FR") } else { home };
@@ -93,7 +93,7 @@ fn batch(contract: &Contract, events: &[&Event]) -> RecordBatch {
             }
             "country" => text(|event| event.country),
             "product" => text(|event| Some(event.product)),
-            "partner" => text(|event| Some(if event.device % 2 == 0 { "p1" } else { "p2" })),
+            "partner" => text(|event| Some(if event.device.is_multiple_of(2) { "p1" } else { "p2" })),
             _ => new_null_array(field.data_type(), events.len()),
         })
         .collect();
@@ -202,7 +202,7 @@ fn by_hand(events: &[Event]) -> Tables {
         let value = |event: &Event| match dimension {
             "product" => Some(event.product.to_owned()),
             "country" => event.country.map(str::to_owned),
-            _ => Some(if event.device % 2 == 0 { "p1" } else { "p2" }.to_owned()),
+            _ => Some(if event.device.is_multiple_of(2) { "p1" } else { "p2" }.to_owned()),
         };
         let groups = tables.breakdowns.entry(dimension.to_owned()).or_default();
         for ((device, of), last) in &latest {

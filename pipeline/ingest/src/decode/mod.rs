@@ -4,14 +4,15 @@
 //! kept; values stay borrowed from the line. Keys that come twice: the last one
 //! counts, as in `serde_json`; a declared object that comes twice counts whole.
 
+mod decoded;
 mod plan;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod text;
 mod time;
 mod validate;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use ameles_core::{Reason, Timestamp};
@@ -19,8 +20,10 @@ use ameles_schemas::{Contract, FieldKind};
 
 use zeroize::Zeroize;
 
+pub use decoded::Decoded;
 use plan::{Node, Plan};
 use scan::{Malformed, Scanner, Span, Token, deeper, unescape};
+pub(crate) use text::{Elements, is_json, without_mark};
 pub use time::parse_time;
 use validate::Rules;
 
@@ -107,14 +110,6 @@ impl Drop for Scratch {
         self.key.zeroize();
         self.names.zeroize();
     }
-}
-
-/// A validated event, still raw. Not `Debug`: it holds identifiers.
-#[derive(Clone, Copy)]
-pub struct Decoded<'a> {
-    line: &'a str,
-    scratch: &'a Scratch,
-    decoder: &'a Decoder,
 }
 
 impl Decoder {
@@ -232,70 +227,6 @@ impl Decoder {
     }
 }
 
-/// What some editors put at the beginning of a text.
-const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
-
-/// A text's first line without the mark that may stand before it.
-pub(crate) fn without_mark(line: &[u8]) -> &[u8] {
-    line.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(line)
-}
-
-/// Whether a line is one whole JSON value.
-pub(crate) fn is_json(line: &[u8]) -> bool {
-    std::str::from_utf8(line).is_ok_and(|text| {
-        let mut scanner = Scanner::new(text);
-        let whole = |scanner: &mut Scanner<'_>| {
-            let token = scanner.value()?;
-            scanner.skip(token, 0)?;
-            scanner.end()
-        };
-        whole(&mut scanner).is_ok()
-    })
-}
-
-/// The elements of a JSON array as they stand in a text; after a fault `Err` once, and nothing more.
-pub(crate) struct Elements<'a> {
-    text: &'a str,
-    scanner: Scanner<'a>,
-    first: bool,
-    done: bool,
-}
-
-impl<'a> Elements<'a> {
-    /// Nothing but an array: `Err` comes first otherwise.
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        let text = std::str::from_utf8(bytes);
-        Self { text: text.unwrap_or_default(), scanner: Scanner::new(text.unwrap_or_default()), first: true, done: false }
-    }
-
-    fn step(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
-        if self.first && self.scanner.value()? != Token::Array {
-            return Err(Malformed);
-        }
-        if !self.scanner.element(std::mem::take(&mut self.first))? {
-            return self.scanner.end().map(|()| None);
-        }
-        self.scanner.blank();
-        let start = self.scanner.at();
-        let token = self.scanner.value()?;
-        self.scanner.skip(token, 1)?;
-        Ok(Some(&self.text.as_bytes()[start..self.scanner.at()]))
-    }
-}
-
-impl<'a> Iterator for Elements<'a> {
-    type Item = Result<&'a [u8], Rejection>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
-        let step = self.step();
-        self.done = !matches!(step, Ok(Some(_)));
-        step.map_err(|Malformed| Rejection::whole(Reason::MalformedJson)).transpose()
-    }
-}
-
 /// The child of that key; most lines have their keys in the same order.
 #[inline]
 fn find(node: &Node, key: &str, expected: usize) -> Option<usize> {
@@ -365,83 +296,4 @@ fn looks_like_a_field(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&bytes.len())
         && !bytes[0].is_ascii_digit()
         && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
-}
-
-impl<'a> Decoded<'a> {
-    fn slot(&self, field: usize) -> Slot {
-        self.scratch.slots.get(field).copied().unwrap_or(Slot::Missing)
-    }
-    fn resolve(&self, text: Text) -> &'a str {
-        let from = if text.unescaped { &self.scratch.text } else { self.line };
-        from.get(text.start as usize..text.end as usize).unwrap_or_default()
-    }
-    /// A field's text.
-    #[inline]
-    pub fn text(&self, field: usize) -> Option<&'a str> {
-        match self.slot(field) {
-            Slot::Text(text) => Some(self.resolve(text)),
-            _ => None,
-        }
-    }
-    /// A field's identifier, as sent: text, or a whole number's digits.
-    pub fn identifier(&self, field: usize) -> Option<Cow<'a, str>> {
-        match self.slot(field) {
-            Slot::Text(text) => Some(Cow::Borrowed(self.resolve(text))),
-            Slot::Integer(value) => Some(Cow::Owned(value.to_string())),
-            _ => None,
-        }
-    }
-    /// A field's whole number.
-    pub fn integer(&self, field: usize) -> Option<i64> {
-        match self.slot(field) {
-            Slot::Integer(value) => Some(value),
-            _ => None,
-        }
-    }
-    /// A field's number.
-    pub fn number(&self, field: usize) -> Option<f64> {
-        match self.slot(field) {
-            Slot::Integer(value) => Some(value as f64),
-            Slot::Float(value) => Some(value),
-            _ => None,
-        }
-    }
-    /// A field's truth value.
-    pub fn boolean(&self, field: usize) -> Option<bool> {
-        match self.slot(field) {
-            Slot::Bool(value) => Some(value),
-            _ => None,
-        }
-    }
-    /// A field's time.
-    pub fn time(&self, field: usize) -> Option<Timestamp> {
-        match self.slot(field) {
-            Slot::Time(time) => Some(time),
-            _ => None,
-        }
-    }
-    /// Whether a declared object is there.
-    pub fn is_object(&self, field: usize) -> bool {
-        self.slot(field) == Slot::Object
-    }
-    /// A field's texts.
-    pub fn list(&self, field: usize) -> impl Iterator<Item = &'a str> + use<'a> {
-        let items = match self.slot(field) {
-            Slot::List(start, end) => self.scratch.items.get(start as usize..end as usize).unwrap_or_default(),
-            _ => &[],
-        };
-        let this = *self;
-        items.iter().map(move |item| this.resolve(*item))
-    }
-    /// How many undeclared values the event held.
-    pub fn undeclared_count(&self) -> u64 {
-        self.scratch.undeclared_count
-    }
-    /// Undeclared keys that look like a field's name: what stands before (`props.`), and the key.
-    pub fn undeclared(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        let this = *self;
-        this.scratch.undeclared.iter().map(move |(node, start, end)| {
-            (this.decoder.plan.nodes[*node].prefix.as_str(), this.scratch.names.get(*start..*end).unwrap_or_default())
-        })
-    }
 }

@@ -1,8 +1,12 @@
 //! Files: a backfill, which goes on where an earlier ingest of the same content
 //! ended, and settles the months that it touched.
 
+#[cfg(test)]
+mod crash;
 mod discover;
 mod identity;
+#[cfg(test)]
+mod measure;
 mod pipeline;
 mod reader;
 mod settle;

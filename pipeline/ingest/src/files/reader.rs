@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ameles_pseudonym::DomainHasher;
 use ameles_schemas::Table;
 use ameles_store::{Snapshot, Txn};
+use zeroize::Zeroize;
 
 use super::discover::Input;
 use super::identity::{Content, Found, Identity, Lookup, Resolved, resolve, skip};
@@ -39,12 +40,22 @@ pub(super) struct Buffer {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
+pub(super) struct Pool(Arc<Mutex<Free>>);
+
+/// Buffers that wait to be used again. They hold identifiers: wiped at the end.
+#[derive(Default)]
+struct Free(Vec<Vec<u8>>);
+
+impl Drop for Free {
+    fn drop(&mut self) {
+        self.0.iter_mut().for_each(Zeroize::zeroize);
+    }
+}
 
 impl Pool {
     fn take(&self, bytes: usize) -> Buffer {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken = free.pop().unwrap_or_default();
+        let mut taken = free.0.pop().unwrap_or_default();
         drop(free);
         taken.resize(bytes, 0);
         Buffer { bytes: taken, len: 0, pool: self.clone() }
@@ -60,7 +71,7 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
-        self.pool.0.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+        self.pool.0.lock().unwrap_or_else(PoisonError::into_inner).0.push(bytes);
     }
 }
 

@@ -303,6 +303,45 @@ async fn a_suppressed_subject_stays_out_until_it_grants_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_withdrawal_erases_where_the_regime_says_so() {
+    let home = Home::new().await;
+    let event = |id: &str, on: u32, kind: &str| line("d1", id, &format!("2018-07-{on:02}T00:00:00Z"), kind, json!({"country": "XA"}));
+    let text =
+        [event("1", 1, "wake"), event("2", 2, "consent_withdrawn"), event("3", 2, "consent_withdrawn"), event("4", 3, "wake")].concat();
+    let report = home.ingest(&[home.write("a.ndjson", text)]).await;
+    // The event before it is dropped as well: the subject is suppressed by the time of the commit.
+    let tally = report.tally;
+    assert_eq!((tally.accepted(), tally.rejected(Reason::Suppressed), tally.rejected(Reason::NoConsent)), (2, 1, 1), "{tally:?}");
+    assert!(home.events().await.is_empty());
+    let requests = home.ledger.requests(&ameles_ledger::RequestFilter::default()).await.unwrap();
+    assert_eq!(requests.len(), 1);
+    assert_eq!((requests[0].regulation.as_str(), requests[0].due), ("strict", at("2018-08-20T12:00:00Z")));
+    home.assert_quarantine(&tally).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clickstream_comes_in_by_its_contract_alone() {
+    let contract = Contract::parse(include_str!("../../../../schemas/fixtures/contracts/clickstream.v1.json")).unwrap();
+    let home = Home::with(contract, Limits::default()).await;
+    let click = |user: &str, event: &str| {
+        json!({"user": user, "session": "s1", "event": event, "timestamp": "2018-07-01T10:00:00+02:00", "platform": "web"}).to_string()
+            + "\n"
+    };
+    let text = click("Ann", "view") + &click("ann ", "view") + &click("Bob", "fly") + &click("Cy", "buy");
+    let path = home.write("clicks.ndjson", &text);
+    let report = home.ingest(std::slice::from_ref(&path)).await;
+    assert_eq!((report.tally.accepted(), report.tally.rejected(Reason::UnknownType)), (3, 1));
+    assert_eq!(home.ingest(&[path, home.write("copy.gz", gz(&text))]).await.tally.received(), 0, "the position tells a repeat");
+    let batches = home.batches(Table::Events).await;
+    let rows: usize = batches.iter().map(arrow::array::RecordBatch::num_rows).sum();
+    assert_eq!(rows, 3);
+    let device = batches[0].column_by_name("device").unwrap();
+    let devices: std::collections::HashSet<_> =
+        (0..3).map(|at| arrow::array::AsArray::as_binary::<i32>(device).value(at).to_vec()).collect();
+    assert_eq!(devices.len(), 2, "case is folded as the contract says");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn undeclared_fields_are_named_only_when_many_devices_send_them() {
     let home = Home::new().await;
     let text: String = (0..5)
@@ -315,75 +354,6 @@ async fn undeclared_fields_are_named_only_when_many_devices_send_them() {
     assert_eq!(report.undeclared.dropped, 25);
     let names: Vec<_> = report.undeclared.named.iter().map(|field| (field.name.as_str(), field.dropped)).collect();
     assert_eq!(names, [("battery", 5), ("props.volume", 5)]);
-}
-
-const CRASH_ROOT: &str = "AMELES_TEST_CRASH_ROOT";
-const CRASH_LINES: usize = 30_000;
-
-async fn crash_home(root: PathBuf) -> Home {
-    let limits = Limits { batch_rows_max: 2000, ..Limits::default() };
-    Home::create_or_open(root, Contract::default_contract(), limits).await
-}
-
-/// Every 50th line is bad, every 70th without consent.
-fn crash_text() -> String {
-    let bad = |number: usize| line("d1", &format!("bad-{number}"), "never", "wake", json!({}));
-    let refused = |number: usize| line("d1", &format!("no-{number}"), "2018-07-01T00:00:00Z", "wake", json!({"consent": null}));
-    (0..CRASH_LINES)
-        .map(|number| match number {
-            _ if number % 50 == 0 => bad(number),
-            _ if number % 70 == 0 => refused(number),
-            _ => lines(number, 1),
-        })
-        .collect()
-}
-
-/// Not a test: the process that crashes.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "run by the test below"]
-async fn crashing_child() {
-    let Some(root) = std::env::var_os(CRASH_ROOT).map(PathBuf::from) else { return };
-    let home = crash_home(root.clone()).await;
-    home.ingest(&[root.join("input.ndjson")]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_process_killed_between_any_two_commits_loses_and_doubles_nothing() {
-    let points = [
-        "append.files_written:2",
-        "append.quarantine_committed:1",
-        "append.quarantine_committed:3",
-        "append.events_committed:2",
-        "append.activity_committed:2",
-        "rewrite.files_written",
-        "rewrite.events_committed",
-    ];
-    for point in points {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().to_owned();
-        std::fs::write(root.join("input.ndjson"), crash_text()).unwrap();
-        let child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "files::tests::crashing_child", "--ignored"])
-            .envs([("AMELES_CRASH_AT", point.as_ref()), (CRASH_ROOT, root.as_os_str())])
-            .output()
-            .unwrap();
-        assert!(!child.status.success(), "{point} was not reached");
-        let home = crash_home(root.clone()).await;
-        let report = home.ingest(&[root.join("input.ndjson")]).await;
-        assert!(report.errors.is_empty());
-        let (bad, refused) = ((0..CRASH_LINES).filter(|at| at % 50 == 0).count(), (0..CRASH_LINES).filter(|at| at % 50 != 0 && at % 70 == 0).count());
-        assert_eq!(home.events().await.len(), CRASH_LINES - bad - refused, "{point}");
-        let rows = home.quarantine().await;
-        let counted = |reason: &str| rows.iter().filter(|row| row.reason == reason).map(|row| row.count as usize).sum::<usize>();
-        assert_eq!((counted("invalid_value"), counted("no_consent"), counted("duplicate")), (bad, refused, 0), "{point}");
-        let mut places: Vec<i64> = rows.iter().filter_map(|row| row.line).collect();
-        places.sort_unstable();
-        places.dedup();
-        assert_eq!(places.len(), bad, "{point}: each bad line once");
-        assert_eq!(home.ingest(&[root.join("input.ndjson")]).await.tally.received(), 0, "{point}");
-        let snapshot = home.warehouse.snapshot().await.unwrap();
-        assert!(snapshot.months(Table::Events).into_iter().all(|month| snapshot.is_settled(month)), "{point}");
-    }
 }
 
 /// Invariant 1: an identifier is on no disk, in no form.
@@ -430,84 +400,4 @@ async fn no_identifier_reaches_a_file() {
             );
         }
     }
-}
-
-/// `cargo test --release -p ameles-ingest measure -- --ignored --nocapture`; `AMELES_MEASURE_EVENTS` says how many.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-#[allow(clippy::print_stderr)]
-async fn measure_events_per_second() {
-    let events: u64 = std::env::var("AMELES_MEASURE_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000_000);
-    let home = Home::new().await;
-    home.clock.set(at("2026-01-01T00:00:00Z"));
-    let path = home.path("measured.ndjson");
-    let mut out = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
-    let start = at("2018-07-01T00:00:00Z").micros();
-    for number in 0..events {
-        let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let device = mixed % (events / 40 + 1);
-        let ts = ameles_core::Timestamp::from_micros(start + (number * 7_900_000_000 / events * 1000) as i64);
-        writeln!(
-            out,
-            r#"{{"event_id":"2e634af2-cfd4-73f5-8163-{number:012x}","device_id":"8000{device:08}","user_id":"u09{:08}","type":"{}","ts":"{ts}","product":"{}","model":"m{:04}","partner":"p{:03}","country":"DE","firmware":"1.{}.16","consent":{{"policy":"2018-05-25","purposes":["analytics"]}},"ip":"203.0.193.24","mac":"38:a7:51:11:30:0e","props":{{"latency_ms":{},"room":"kitchen"}}}}"#,
-            device / 2,
-            if number % 3 == 0 { "wake" } else { "heartbeat" },
-            ["speaker", "phone", "laptop"][device as usize % 3],
-            device % 900,
-            device % 180,
-            device % 9,
-            mixed % 1000,
-        )
-        .unwrap();
-    }
-    out.flush().unwrap();
-    drop(out);
-    let began = std::time::Instant::now();
-    let lease = home.warehouse.lease(&ameles_core::SystemRandom).await.unwrap();
-    let committer = Committer::new(lease, home.ledger.clone(), Arc::clone(&home.env.contract));
-    let inputs = discover::discover(&[path]).unwrap();
-    let options = FileOptions::default();
-    let (report, touched, committer) = pipeline::run(&home.env, inputs, &options, &NoProgress, committer).await.unwrap();
-    let stored = began.elapsed();
-    settle::settle(&home.env, touched, committer.lease_id(), &options, &NoProgress).await.unwrap();
-    let settled = began.elapsed();
-    assert_eq!(report.tally.accepted(), events);
-    let rate = |time: Duration| events as f64 / time.as_secs_f64() / 1e6;
-    eprintln!("{events} events: stored in {stored:?} ({:.2} M/s), settled in {settled:?} ({:.2} M/s)", rate(stored), rate(settled));
-}
-
-/// Decoding and admission alone, one thread.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-#[allow(clippy::print_stderr)]
-async fn measure_one_worker() {
-    let home = Home::new().await;
-    let text = lines(0, 200_000);
-    let view =
-        crate::admission::View::new(Arc::default(), Arc::new(ameles_ledger::ConsentBook::default()), at("2026-01-01T00:00:00Z"), None);
-    let admission = &home.env.admission;
-    let mut scratch = crate::decode::Scratch::default();
-    let began = std::time::Instant::now();
-    for line in crate::lines::Lines::new(text.as_bytes()) {
-        assert!(admission.decoder.decode(&mut scratch, line).is_ok());
-    }
-    let decoded = began.elapsed();
-    let mut worker = crate::admission::Worker::new(10);
-    let began = std::time::Instant::now();
-    let mut part = crate::batch::Part::new("x".into(), view.arrival, 1, &admission.columns, None, 200_000, 0);
-    for (line, number) in crate::lines::Lines::new(text.as_bytes()).zip(1..) {
-        admission.line(&mut worker, &view, None, line, number, &mut part);
-    }
-    part.finish();
-    let admitted = began.elapsed();
-    let began = std::time::Instant::now();
-    crate::batch::build(&home.env.contract, &mut [part]).unwrap();
-    let per = |time: Duration| time.as_nanos() / 200_000;
-    eprintln!(
-        "ns per event of {} bytes: decode {}, decode and admit {}, build {}",
-        text.len() / 200_000,
-        per(decoded),
-        per(admitted),
-        per(began.elapsed())
-    );
 }

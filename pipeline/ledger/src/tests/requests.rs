@@ -168,17 +168,8 @@ async fn a_hundred_thousand_identifiers_are_entered_in_one_go() {
             request(Subject::Device(DeviceId::from_bytes(bytes)))
         })
         .collect();
-    let begun = std::time::Instant::now();
     let ids = ledger.submit_all(all).await.unwrap();
-    let took = begun.elapsed();
     assert_eq!(ids.len(), 100_000);
-    let begun = std::time::Instant::now();
     assert_eq!(ledger.suppressions().await.unwrap().devices().count(), 100_000);
-    eprintln!(
-        "100,000 requests entered in {took:?}, read in {:?}, journal {} MB",
-        begun.elapsed(),
-        std::fs::metadata(home.journal()).unwrap().len() >> 20
-    );
-    assert!(took.as_secs() < 60, "{took:?}");
     assert!(ledger.audit_verify().await.unwrap().is_intact());
 }

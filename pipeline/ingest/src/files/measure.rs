@@ -1,0 +1,88 @@
+//! Measurements, not tests.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+use std::io::Write;
+use std::time::Duration;
+
+use super::*;
+use crate::NoProgress;
+use crate::testing::{Home, at, lines};
+
+/// `cargo test --release -p ameles-ingest measure -- --ignored --nocapture`; `AMELES_MEASURE_EVENTS` says how many.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stderr)]
+async fn measure_events_per_second() {
+    let events: u64 = std::env::var("AMELES_MEASURE_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000_000);
+    let home = Home::new().await;
+    home.clock.set(at("2026-01-01T00:00:00Z"));
+    let path = home.path("measured.ndjson");
+    let mut out = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
+    let start = at("2018-07-01T00:00:00Z").micros();
+    for number in 0..events {
+        let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let device = mixed % (events / 40 + 1);
+        let ts = ameles_core::Timestamp::from_micros(start + (number * 7_900_000_000 / events * 1000) as i64);
+        writeln!(
+            out,
+            r#"{{"event_id":"2e634af2-cfd4-73f5-8163-{number:012x}","device_id":"8000{device:08}","user_id":"u09{:08}","type":"{}","ts":"{ts}","product":"{}","model":"m{:04}","partner":"p{:03}","country":"DE","firmware":"1.{}.16","consent":{{"policy":"2018-05-25","purposes":["analytics"]}},"ip":"203.0.193.24","mac":"38:a7:51:11:30:0e","props":{{"latency_ms":{},"room":"kitchen"}}}}"#,
+            device / 2,
+            if number % 3 == 0 { "wake" } else { "heartbeat" },
+            ["speaker", "phone", "laptop"][device as usize % 3],
+            device % 900,
+            device % 180,
+            device % 9,
+            mixed % 1000,
+        )
+        .unwrap();
+    }
+    out.flush().unwrap();
+    drop(out);
+    let began = std::time::Instant::now();
+    let lease = home.warehouse.lease(&ameles_core::SystemRandom).await.unwrap();
+    let committer = Committer::new(lease, home.ledger.clone(), Arc::clone(&home.env.contract));
+    let inputs = discover::discover(&[path]).unwrap();
+    let options = FileOptions::default();
+    let (report, touched, committer) = pipeline::run(&home.env, inputs, &options, &NoProgress, committer).await.unwrap();
+    let stored = began.elapsed();
+    settle::settle(&home.env, touched, committer.lease_id(), &options, &NoProgress).await.unwrap();
+    let settled = began.elapsed();
+    assert_eq!(report.tally.accepted(), events);
+    let rate = |time: Duration| events as f64 / time.as_secs_f64() / 1e6;
+    eprintln!("{events} events: stored in {stored:?} ({:.2} M/s), settled in {settled:?} ({:.2} M/s)", rate(stored), rate(settled));
+}
+
+/// Decoding and admission alone, one thread.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stderr)]
+async fn measure_one_worker() {
+    let home = Home::new().await;
+    let text = lines(0, 200_000);
+    let view =
+        crate::admission::View::new(Arc::default(), Arc::new(ameles_ledger::ConsentBook::default()), at("2026-01-01T00:00:00Z"), None);
+    let admission = &home.env.admission;
+    let mut scratch = crate::decode::Scratch::default();
+    let began = std::time::Instant::now();
+    for line in crate::lines::Lines::new(text.as_bytes()) {
+        assert!(admission.decoder.decode(&mut scratch, line).is_ok());
+    }
+    let decoded = began.elapsed();
+    let mut worker = crate::admission::Worker::new(10);
+    let began = std::time::Instant::now();
+    let mut part = crate::batch::Part::new("x".into(), view.arrival, 1, &admission.columns, None, 200_000, 0);
+    for (line, number) in crate::lines::Lines::new(text.as_bytes()).zip(1..) {
+        admission.line(&mut worker, &view, None, line, number, &mut part);
+    }
+    part.finish();
+    let admitted = began.elapsed();
+    let began = std::time::Instant::now();
+    crate::batch::build(&home.env.contract, &mut [part]).unwrap();
+    let per = |time: Duration| time.as_nanos() / 200_000;
+    eprintln!(
+        "ns per event of {} bytes: decode {}, decode and admit {}, build {}",
+        text.len() / 200_000,
+        per(decoded),
+        per(admitted),
+        per(began.elapsed())
+    );
+}

@@ -196,8 +196,9 @@ fn check(file: &Path, public_key: &str, json: bool) -> Result<ExitCode, Failure>
         Err(_) => public_key.as_bytes().to_vec(),
     };
     let verdict = check_certificate(&text, &key).map_err(|error| Failure::failed(error).context("the certificate does not hold"))?;
-    output::summary(json, &verdict, "the signature holds")?;
-    Ok(ExitCode::SUCCESS)
+    let sentence = if verdict.genuine { "the signature holds" } else { "NOT GENUINE" };
+    output::summary(json, &verdict, [&[sentence.to_owned()], &verdict.problems[..]].concat().join("\n"))?;
+    Ok(ExitCode::from(if verdict.genuine { DONE } else { FAILED }))
 }
 
 /// A day or a time.

@@ -18,7 +18,7 @@ pub const FORMAT: u32 = 1;
 /// `manifest.json`. It names versions, never a time: the same versions give the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`FORMAT`].
+    /// `FORMAT`.
     pub format: u32,
     /// The report's name.
     pub report: String,

@@ -24,7 +24,7 @@ async fn a_batch_is_sorted_by_month_device_and_time_without_repeats() {
         for _ in 0..200 {
             number += 1;
             // A linear congruence: all orders mixed up, every 10th a repeat of the one 3 before it.
-            let mixed = if number % 10 == 0 { number - 3 } else { number } * 7919 % 1009;
+            let mixed = if number.is_multiple_of(10) { number - 3 } else { number } * 7919 % 1009;
             let ts = Timestamp::from_secs(1_530_403_200 + mixed as i64 * 5_000).to_string();
             let text = line(&format!("d{}", mixed % 13), &format!("e{mixed}"), &ts, "wake", json!({"model": format!("m{mixed}")}));
             admission.line(&mut worker, &view, None, text.trim_end().as_bytes(), number, &mut part);

@@ -258,7 +258,8 @@ async fn grants_and_withdrawals_count_from_where_they_stand() {
     let mut found: Vec<_> = home.events().await.into_iter().map(|(device, ts, _, _)| (device, ts)).collect();
     let row = |device: &str, on: u32| (home.device(device), at(&day(on)).micros());
     let mut expected = vec![row("d1", 1), row("d2", 3), row("d1", 5), row("d3", 3), row("d3", 3)];
-    (found.sort(), expected.sort());
+    found.sort();
+    expected.sort();
     assert_eq!(found, expected);
     // The ledger remembers for later files.
     let later = [event("d4", "20", 6, "wake", Some("u1")), event("d1", "21", 6, "wake", None)].concat();

@@ -3,7 +3,7 @@
 //!
 //! A worker decides all that depends on the event alone. What a grant or
 //! withdrawal earlier in the same source may change is flagged, and decided in
-//! the source's order by [`Ordered`].
+//! the source's order by `Ordered`.
 
 mod identifier;
 mod ordered;

@@ -11,6 +11,7 @@ mod environment;
 mod erase;
 mod failure;
 mod home;
+mod identifiers;
 mod ingest;
 mod init;
 mod maintenance;
@@ -33,12 +34,12 @@ fn main() -> ExitCode {
     // Two providers of cryptography are linked; rustls must know which one is ours before anything uses it.
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
     harden();
-    if let Err(failure) = args::refuse_identifiers(std::env::args_os()) {
+    if let Err(failure) = identifiers::refuse_identifiers(std::env::args_os()) {
         return failure.report();
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return args::usage_error(&error, std::env::args_os()),
+        Err(error) => return identifiers::usage_error(&error, std::env::args_os()),
     };
     start_logging(&cli);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(8 << 20).build() {

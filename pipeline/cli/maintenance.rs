@@ -32,6 +32,7 @@ pub async fn work(environment: Arc<Environment>, eraser: Arc<Eraser>, mut stop: 
     // A run that was interrupted is resumed at once; a new request waits for its turn.
     let interrupted = environment.ledger.counts().await.is_ok_and(|counts| counts.in_progress > 0);
     let mut next_erasure = environment.clock.now().plus_secs(if interrupted { 0 } else { every });
+    let mut next_expiry = environment.clock.now();
     let interval = Duration::from_secs(environment.config.maintenance.interval_s.max(1));
     loop {
         if let Err(error) = look_after_tables(&environment).await {
@@ -44,6 +45,12 @@ pub async fn work(environment: Arc<Environment>, eraser: Arc<Eraser>, mut stop: 
         }
         if let Err(error) = erase(&environment, &eraser, due).await {
             tracing::error!("erasure run: {error:#}");
+        }
+        if now >= next_expiry {
+            next_expiry = now.plus_days(1);
+            if let Err(error) = environment.ledger.expire_suppressions().await {
+                tracing::error!("expiry of suppressions: {error:#}");
+            }
         }
         if let Err(error) = reports(&environment).await {
             tracing::error!("scheduled report: {error:#}");

@@ -11,7 +11,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use crate::template::Statement;
 use crate::{QueryError, TableSource, functions};
 
-/// Tables that an analyst's statements may name; the local operator's may name `quarantine` as well.
+/// Tables that an analyst's statements may name.
 pub const TABLES: [Table; 4] = [Table::Events, Table::Activity, Table::Links, Table::Devices];
 
 const PARTITIONS: usize = 2;
@@ -24,7 +24,8 @@ pub fn session(source: &Arc<dyn TableSource>, memory_bytes_max: usize) -> Result
     let config = SessionConfig::new().with_target_partitions(PARTITIONS).with_information_schema(false);
     let context = SessionContext::new_with_config_rt(config, runtime);
     functions::register(&context);
-    for table in source.schemas().tables() {
+    let known = source.schemas().tables();
+    for table in TABLES.into_iter().filter(|table| known.contains(table)) {
         context.register_table(table.as_str(), Arc::clone(source).provider(table)?)?;
     }
     Ok(context)

@@ -70,7 +70,7 @@ pub trait Usage: Into<anyhow::Error> {
 
 impl Usage for ameles_queries::QueryError {
     fn is_usage(&self) -> bool {
-        !matches!(self, Self::TimedOut { .. } | Self::TooManyRows { .. } | Self::QueryFile { .. } | Self::Store(_))
+        !matches!(self, Self::TimedOut { .. } | Self::TooManyRows { .. }) && self.is_callers_fault()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::census::{count_quarantine, count_rows};
 use crate::resolve::resolve;
 use crate::{Eraser, ErasureError};
 
-/// Bytes a second that rewriting takes, as measured on two cores; an estimate is all it is for.
+/// Bytes a second that rewriting takes, roughly; an estimate is all it is for.
 const REWRITTEN_BYTES_PER_S: u64 = 8 << 20;
 /// Bytes a second that searching takes.
 const SEARCHED_BYTES_PER_S: u64 = 64 << 20;

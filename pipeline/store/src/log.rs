@@ -314,13 +314,18 @@ fn read_checkpoint(table: Table, folder: &Path, version: i64) -> Result<LogState
     for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
         let batch = batch?;
         let action = |name: &str| batch.column_by_name(name).and_then(|column| column.as_struct_opt()).cloned();
+        // A position or size that cannot be read must not count as zero: what was ingested would be taken in again.
+        let required = |action: &StructArray, field: &str, row: usize| {
+            let what = || StoreError::Log { table: table.as_str(), version, what: format!("the checkpoint has an entry without {field}") };
+            number(action, field, row).ok_or_else(what)
+        };
         let (add, remove, txn, metadata) = (action("add"), action("remove"), action("txn"), action("metaData"));
         for row in 0..batch.num_rows() {
             if let Some(add) = &add
                 && let Some(path) = text(add, "path", row)
             {
-                let size = number(add, "size", row).unwrap_or_default();
-                let modification_time = number(add, "modificationTime", row).unwrap_or_default();
+                let size = required(add, "size", row)?;
+                let modification_time = required(add, "modificationTime", row)?;
                 state.add(table, version, AddLine { path, size, modification_time, stats: text(add, "stats", row) })?;
             }
             if let Some(remove) = &remove
@@ -331,7 +336,7 @@ fn read_checkpoint(table: Table, folder: &Path, version: i64) -> Result<LogState
             if let Some(txn) = &txn
                 && let Some(app) = text(txn, "appId", row)
             {
-                state.txns.insert(app, number(txn, "version", row).unwrap_or_default());
+                state.txns.insert(app, required(txn, "version", row)?);
             }
             if let Some(metadata) = &metadata
                 && let Some(schema) = text(metadata, "schemaString", row)

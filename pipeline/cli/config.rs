@@ -73,6 +73,8 @@ pub struct IngestConfig {
     pub body_bytes_max: usize,
     /// The most events in a commit.
     pub batch_rows_max: usize,
+    /// What an ingest may take of the memory, in MiB.
+    pub memory_limit_mb: usize,
 }
 
 /// How erasure works.
@@ -144,7 +146,7 @@ impl Default for PrivacyConfig {
 impl Default for IngestConfig {
     fn default() -> Self {
         let limits = ameles_core::Limits::default();
-        Self { line_bytes_max: limits.line_bytes_max, body_bytes_max: limits.body_bytes_max, batch_rows_max: limits.batch_rows_max }
+        Self { line_bytes_max: limits.line_bytes_max, body_bytes_max: limits.body_bytes_max, batch_rows_max: limits.batch_rows_max, memory_limit_mb: 2048 }
     }
 }
 impl Default for ErasureConfig {
@@ -207,6 +209,7 @@ impl Config {
             ("ingest.line_bytes_max", self.ingest.line_bytes_max, 1_024),
             ("ingest.body_bytes_max", self.ingest.body_bytes_max, 1_024),
             ("ingest.batch_rows_max", self.ingest.batch_rows_max, 1_000),
+            ("ingest.memory_limit_mb", self.ingest.memory_limit_mb, 256),
             ("maintenance.runs_max", self.maintenance.runs_max, 2),
         ] {
             if value < least {
@@ -231,6 +234,7 @@ impl Config {
             line_bytes_max: self.ingest.line_bytes_max,
             body_bytes_max: self.ingest.body_bytes_max,
             batch_rows_max: self.ingest.batch_rows_max,
+            batch_bytes_max: ameles_core::Limits::batch_bytes_of(self.ingest.memory_limit_mb.saturating_mul(1 << 20)),
             ..ameles_core::Limits::default()
         }
     }

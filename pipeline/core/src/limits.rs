@@ -11,6 +11,8 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// The most events in one commit.
     pub batch_rows_max: usize,
+    /// The most memory that the rows of one commit take, in bytes.
+    pub batch_bytes_max: usize,
     /// The most errors that a reply lists one by one.
     pub errors_listed_max: usize,
 }
@@ -21,8 +23,16 @@ impl Default for Limits {
             line_bytes_max: 1 << 20,
             identifier_bytes_max: 256,
             body_bytes_max: 32 << 20,
-            batch_rows_max: 1 << 20,
+            batch_rows_max: 16 << 20,
+            batch_bytes_max: Self::batch_bytes_of(2 << 30),
             errors_listed_max: 100,
         }
+    }
+}
+
+impl Limits {
+    /// What the rows of a commit may take of an ingest's memory: the rest is for what is read, sorted and written meanwhile.
+    pub const fn batch_bytes_of(memory_bytes: usize) -> usize {
+        memory_bytes / 8 * 5
     }
 }

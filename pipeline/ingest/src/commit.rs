@@ -5,11 +5,10 @@ use std::sync::Arc;
 use ameles_core::{Month, Reason, SuppressionSource, Timestamp};
 use ameles_ledger::Ledger;
 use ameles_schemas::Contract;
-use ameles_store::{Append, Txn, WriterLease};
-use arrow::array::RecordBatch;
+use ameles_store::{Appended, Settling, SortedEvents, Txn, WriterLease};
 
-use crate::IngestError;
-use crate::batch::{HourlyCounts, Part, build, quarantine_batch};
+use crate::batch::{ColumnSet, HourlyCounts, Part, SortedBatch};
+use crate::{IngestEnv, IngestError};
 
 /// Parts that are committed together, in their order, and the positions that they move.
 #[derive(Default)]
@@ -35,6 +34,7 @@ pub(crate) struct Committer {
     lease: WriterLease,
     ledger: Ledger,
     contract: Arc<Contract>,
+    columns: Arc<ColumnSet>,
     /// Counts found out after their batch was committed; they go with the next.
     carried: HourlyCounts,
 }
@@ -43,11 +43,14 @@ pub(crate) struct Committer {
 pub(crate) struct Committed {
     pub(crate) parts: Vec<Part>,
     pub(crate) months: Vec<Month>,
+    /// Those of them that the batch has settled.
+    pub(crate) settled: Vec<Month>,
 }
 
 impl Committer {
-    pub(crate) fn new(lease: WriterLease, ledger: Ledger, contract: Arc<Contract>) -> Self {
-        Self { lease, ledger, contract, carried: HourlyCounts::default() }
+    pub(crate) fn new(lease: WriterLease, env: &IngestEnv) -> Self {
+        let columns = Arc::clone(&env.admission.columns);
+        Self { lease, ledger: env.ledger.clone(), contract: Arc::clone(&env.contract), columns, carried: HourlyCounts::default() }
     }
 
     /// Goes on with another lease: what became of the last batch is unknown, and its number is taken.
@@ -67,30 +70,29 @@ impl Committer {
 
     /// Sorts, drops repeats, and commits; returns once durable.
     pub(crate) async fn commit(&mut self, batch: Batch) -> Result<Committed, IngestError> {
-        let Batch { mut parts, txns } = batch;
-        let contract = Arc::clone(&self.contract);
-        let mut counts = std::mem::take(&mut self.carried);
-        type Columns = (Vec<(Month, RecordBatch)>, Option<RecordBatch>);
-        let prepared = tokio::task::spawn_blocking(move || -> Result<(Vec<Part>, Columns), IngestError> {
-            let built = build(&contract, &mut parts)?;
-            let mut rejected = Vec::new();
-            for part in &mut parts {
-                rejected.append(&mut part.rejected);
-                counts.merge(std::mem::take(&mut part.counted));
-            }
-            Ok((parts, (built.events, quarantine_batch(&contract, &rejected, &counts)?)))
-        });
-        let (mut parts, (events, quarantine)) = prepared.await.map_err(|error| IngestError::Worker(error.to_string()))??;
-        let months = events.iter().map(|(month, _)| *month).collect();
-        if events.is_empty() && quarantine.is_none() && txns.is_empty() {
-            return Ok(Committed { parts, months });
+        self.commit_settling(batch, None).await
+    }
+
+    /// The same; months that have nothing but this batch are settled by it where `settling` is given.
+    pub(crate) async fn commit_settling(&mut self, batch: Batch, settling: Option<Settling<'_>>) -> Result<Committed, IngestError> {
+        let Batch { parts, txns } = batch;
+        let (contract, columns) = (Arc::clone(&self.contract), Arc::clone(&self.columns));
+        let counts = std::mem::take(&mut self.carried);
+        let sorted = tokio::task::spawn_blocking(move || SortedBatch::new(&contract, &columns, parts, counts)).await;
+        let sorted = Arc::new(sorted.map_err(|error| IngestError::Worker(error.to_string()))?);
+        let months = sorted.month_list();
+        let mut appended = Appended::default();
+        if !sorted.is_empty() || !txns.is_empty() {
+            let ledger: &dyn SuppressionSource = &self.ledger;
+            let source: Arc<dyn SortedEvents> = Arc::clone(&sorted) as Arc<dyn SortedEvents>;
+            appended = self.lease.append_sorted(source, &txns, settling, ledger).await.map_err(IngestError::store)?;
         }
-        let ledger: &dyn SuppressionSource = &self.ledger;
-        let appended = self.lease.append(Append { events, quarantine, txns }, ledger).await.map_err(IngestError::store)?;
+        let sorted = Arc::into_inner(sorted).ok_or_else(|| IngestError::Worker("a batch is still being written".to_owned()))?;
+        let mut parts = sorted.into_parts();
         if appended.suppressed > 0 {
             self.reclassify_suppressed(&mut parts, appended.suppressed).await?;
         }
-        Ok(Committed { parts, months })
+        Ok(Committed { parts, months, settled: appended.settled })
     }
 
     /// Commits what is left to be told.

@@ -10,7 +10,7 @@ use ameles_store::Warehouse;
 
 use crate::IngestError;
 use crate::admission::{Admission, Identifier};
-use crate::batch::ColumnPlan;
+use crate::batch::{ColumnPlan, ColumnSet};
 use crate::decode::Decoder;
 
 /// The keyring's purpose for names of sources.
@@ -77,8 +77,9 @@ impl IngestEnv {
             .ok_or_else(|| IngestError::Setup("the data contract drops the device: there would be nothing to count".to_owned()))?;
         let user = roles.user.map(|at| identifier(at, None)).transpose()?.flatten();
         let event_id = roles.event_id.map(|at| identifier(at, Some(EVENT_DOMAIN))).transpose()?.flatten();
-        let columns = ColumnPlan::of_contract(&contract, limits.identifier_bytes_max, hasher)?;
-        let may_refuse = (0..columns.len()).filter(|at| columns[*at].may_refuse()).collect();
+        let plans = ColumnPlan::of_contract(&contract, limits.identifier_bytes_max, hasher)?;
+        let may_refuse = (0..plans.len()).filter(|at| plans[*at].may_refuse()).collect();
+        let columns = Arc::new(ColumnSet::new(plans));
         let alias = keyring.secret(ALIAS_PURPOSE).map_err(IngestError::keyring)?;
         let decoder = Decoder::new(Arc::clone(&contract), limits.line_bytes_max);
         let admission = Arc::new(Admission { decoder, policy, device, user, event_id, columns, may_refuse });

@@ -15,11 +15,12 @@ use arrow::datatypes::TimestampMicrosecondType;
 use hashbrown::HashMap;
 
 use crate::append_plans::{EventsPlan, QuarantinePlan, RollUpPlan};
-use crate::files::{RunWriter, Written, column, optional_pseudonyms};
+use crate::files::{column, optional_pseudonyms};
 use crate::log::NewFile;
-use crate::names::{self, Origin};
-use crate::rollup::roll_up;
-use crate::{StoreError, Warehouse, WriterLease, durable};
+use crate::names::{Keys, Origin};
+use crate::pieces::{Batches, MonthForm, SettledForm, SortedEvents, Writing, Wrote, write_quarantine};
+use crate::rewrite::warehouse_round;
+use crate::{Maintainer, StoreError, WriterLease, durable};
 
 /// A source's position: the commit that holds the batch moves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub struct Append {
 }
 
 /// What became of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Appended {
     /// The version of `events` that holds the batch.
     pub events_version: i64,
@@ -52,6 +53,17 @@ pub struct Appended {
     pub rows: u64,
     /// Rows dropped because they fall under a suppression.
     pub suppressed: u64,
+    /// Months that the batch has settled.
+    pub settled: Vec<Month>,
+}
+
+/// Lets a batch settle the months that have nothing but it: it is sorted and without repeats already.
+#[derive(Clone, Copy)]
+pub struct Settling<'a> {
+    /// Nobody else rewrites a month meanwhile.
+    pub maintainer: &'a Maintainer,
+    /// Whether a month has closed: its event keys are not stored then.
+    pub closed: &'a (dyn Fn(Month) -> bool + Send + Sync),
 }
 
 /// The batch's files by table and month.
@@ -67,36 +79,52 @@ impl WriterLease {
     /// `TxnMoved` when another process has ingested the source meanwhile: nothing of `events` is committed then.
     /// After any other error the batch may be in: drop the lease, and go on from the positions that a new snapshot's `events` has.
     pub async fn append(&mut self, batch: Append, suppressions: &dyn SuppressionSource) -> Result<Appended, StoreError> {
-        let mut rest = batch.events;
-        rest.retain(|(_, events)| events.num_rows() > 0);
-        rest.sort_by_key(|(month, _)| *month);
-        let mut quarantine = batch.quarantine.filter(|rows| rows.num_rows() > 0);
+        let Append { events, quarantine, txns } = batch;
+        self.append_sorted(Arc::new(Batches::new(events, quarantine)?), &txns, None, suppressions).await
+    }
+
+    /// The same for events that are made piece by piece. Months that have no rows yet are settled by the batch itself where `settling` is given.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub async fn append_sorted(
+        &mut self,
+        source: Arc<dyn SortedEvents>,
+        txns: &[Txn],
+        settling: Option<Settling<'_>>,
+        suppressions: &dyn SuppressionSource,
+    ) -> Result<Appended, StoreError> {
         let mut seen = suppressions.current().await?;
-        let mut suppressed = drop_covered(&mut rest, &seen)?;
+        let mut explained = false;
         loop {
             self.batch += 1;
-            // Its rejections stay counted; whose they were is not kept.
-            quarantine = quarantine.map(|rows| without_suppressed(&rows, &seen)).transpose()?;
-            let rows = rest.iter().map(|(_, events)| events.num_rows() as u64).sum();
-            let files = self.write_files(rest.clone(), quarantine.clone()).await?;
-            self.warehouse.failpoint("append.files_written")?;
-            if let Some(rejected) = &quarantine {
-                if let Some(set) = self.commit_quarantine(&files, rejected, &batch.txns, suppressions, &seen).await? {
+            let forms = self.forms(source.as_ref(), settling).await?;
+            let Wrote { mut files, rows, suppressed, settled } = self.write_events(&source, &forms, &seen).await?;
+            if !explained
+                // Its rejections stay counted; whose they were is not kept.
+                && let Some(rejected) = source.quarantine()?.filter(|rows| rows.num_rows() > 0)
+            {
+                let rejected = without_suppressed(&rejected, &seen)?;
+                files.extend(self.write_quarantine(rejected.clone()).await?);
+                self.warehouse.failpoint("append.files_written")?;
+                if let Some(set) = self.commit_quarantine(&files, &rejected, txns, suppressions, &seen).await? {
                     self.delete(&files).await?;
                     seen = set;
-                    suppressed += drop_covered(&mut rest, &seen)?;
                     continue;
                 }
-                quarantine = None;
+                explained = true;
                 self.warehouse.failpoint("append.quarantine_committed")?;
+            } else {
+                self.warehouse.failpoint("append.files_written")?;
             }
             let mut plan = EventsPlan {
                 lease: self,
-                txns: &batch.txns,
+                txns,
                 suppressions,
                 seen: Arc::clone(&seen),
-                rest: &rest,
+                source: source.as_ref(),
                 add: of_table(&files, Table::Events),
+                rounds: &settled,
                 gate: None,
                 changed: None,
             };
@@ -107,7 +135,6 @@ impl WriterLease {
                 // A suppression came in between: the batch is made anew without what it covers.
                 self.delete(&files).await?;
                 seen = set;
-                suppressed += drop_covered(&mut rest, &seen)?;
                 continue;
             }
             let landed = match landed {
@@ -120,24 +147,53 @@ impl WriterLease {
                 }
             };
             self.warehouse.failpoint("append.events_committed")?;
-            self.commit_roll_up(&files).await?;
-            return Ok(Appended { events_version: landed.after, rows, suppressed });
+            self.commit_roll_up(&files, &settled).await?;
+            let settled = settled.into_iter().map(|(month, _)| month).collect();
+            return Ok(Appended { events_version: landed.after, rows, suppressed, settled });
         }
     }
 
-    async fn write_files(&self, events: Vec<(Month, RecordBatch)>, quarantine: Option<RecordBatch>) -> Result<Files, StoreError> {
-        let writing = Writing { warehouse: self.warehouse.clone(), lease: self.id.clone(), batch: self.batch };
-        tokio::task::spawn_blocking(move || {
-            let mut files = Files::new();
-            for (month, events) in &events {
-                writing.month(*month, events, &mut files)?;
-            }
-            if let Some(rows) = quarantine {
-                writing.quarantine(&rows, &mut files)?;
-            }
-            Ok(files)
-        })
-        .await?
+    /// How each month's files are named: a month that has nothing yet may be settled at once.
+    async fn forms(&self, source: &dyn SortedEvents, settling: Option<Settling<'_>>) -> Result<Vec<MonthForm>, StoreError> {
+        let months = source.months();
+        let Some(Settling { maintainer, closed }) = settling else {
+            return Ok(months.into_iter().map(|(month, pieces)| MonthForm { month, pieces, settled: None }).collect());
+        };
+        let snapshot = self.warehouse.snapshot().await?;
+        let generation = maintainer.next_generation();
+        let derived = derived_tables(self.warehouse.tables());
+        let form = |(month, pieces): (Month, usize)| {
+            let mut tables = derived.iter().chain([&Table::Events]);
+            let settled = tables.all(|table| snapshot.month_files(*table, month).is_empty()).then(|| SettledForm {
+                generation: generation.clone(),
+                keys: if closed(month) { Keys::Dropped } else { Keys::Kept },
+                round: 1 + warehouse_round(&snapshot, &self.warehouse, month),
+            });
+            MonthForm { month, pieces, settled }
+        };
+        Ok(months.into_iter().map(form).collect())
+    }
+
+    async fn write_events(
+        &self,
+        source: &Arc<dyn SortedEvents>,
+        forms: &[MonthForm],
+        suppressed: &Arc<SuppressionSet>,
+    ) -> Result<Wrote, StoreError> {
+        let writing = Writing {
+            warehouse: self.warehouse.clone(),
+            lease: self.id.clone(),
+            batch: self.batch,
+            source: Arc::clone(source),
+            forms: forms.to_vec(),
+            suppressed: Arc::clone(suppressed),
+        };
+        tokio::task::spawn_blocking(move || writing.run()).await?
+    }
+
+    async fn write_quarantine(&self, rows: RecordBatch) -> Result<Files, StoreError> {
+        let (warehouse, lease, batch) = (self.warehouse.clone(), self.id.clone(), self.batch);
+        tokio::task::spawn_blocking(move || write_quarantine(&warehouse, &lease, batch, &rows)).await?
     }
 
     /// Gives the suppressions when they have come to name a device of the rows: nothing is committed then.
@@ -160,26 +216,26 @@ impl WriterLease {
     }
 
     /// The tables do not wait for each other: none is read with another.
-    async fn commit_roll_up(&self, files: &Files) -> Result<(), StoreError> {
+    async fn commit_roll_up(&self, files: &Files, rounds: &[(Month, i64)]) -> Result<(), StoreError> {
         let steps = [
             (Table::Activity, "append.activity_committed"),
             (Table::Links, "append.links_committed"),
             (Table::Devices, "append.devices_committed"),
         ];
         futures::future::try_join_all(steps.map(|(table, point)| async move {
-            self.commit_rolled_up(files, table).await?;
+            self.commit_rolled_up(files, table, rounds).await?;
             self.warehouse.failpoint(point)
         }))
         .await
         .map(drop)
     }
 
-    async fn commit_rolled_up(&self, files: &Files, table: Table) -> Result<(), StoreError> {
+    async fn commit_rolled_up(&self, files: &Files, table: Table, rounds: &[(Month, i64)]) -> Result<(), StoreError> {
         let add = of_table(files, table);
-        if add.is_empty() {
+        if (add.is_empty() && rounds.is_empty()) || !self.warehouse.tables().tables().contains(&table) {
             return Ok(());
         }
-        let mut plan = RollUpPlan { lease: self, files, table, kept: Vec::new() };
+        let mut plan = RollUpPlan { lease: self, files, table, rounds, kept: Vec::new() };
         self.warehouse.commit(table, &mut plan).await?;
         let skipped = add.into_iter().filter(|file| !plan.kept.contains(&file.path)).collect();
         self.delete_files(table, skipped).await
@@ -207,86 +263,6 @@ fn of_table(files: &Files, table: Table) -> Vec<NewFile> {
     let mut found: Vec<NewFile> = files.iter().filter(|((of, _), _)| *of == table).flat_map(|(_, files)| files.iter().cloned()).collect();
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found
-}
-
-/// Writes a batch's files.
-struct Writing {
-    warehouse: Warehouse,
-    lease: String,
-    batch: u64,
-}
-
-impl Writing {
-    fn write(&self, table: Table, month: Month, rows: &RecordBatch, rolled_up: &[Table]) -> Result<Vec<NewFile>, StoreError> {
-        let schema = self.warehouse.tables().file_schema(table);
-        let rows = conform(table, &schema, rows)?;
-        let name = |part| names::run_path(table, month, &self.lease, self.batch, part, rolled_up);
-        let mut writer = RunWriter::new(table, self.warehouse.table_folder(table), schema, false, name);
-        // In steps, so that a file that has become too large ends.
-        for start in (0..rows.num_rows()).step_by(128 << 10) {
-            writer.write(&rows.slice(start, (rows.num_rows() - start).min(128 << 10)))?;
-        }
-        Ok(writer.finish()?.into_iter().map(|written: Written| written.file).collect())
-    }
-
-    /// The run of events and its roll-up, side by side.
-    fn month(&self, month: Month, events: &RecordBatch, files: &mut Files) -> Result<(), StoreError> {
-        if files.contains_key(&(Table::Events, month)) {
-            return Err(StoreError::Batch(format!("month {month} comes twice")));
-        }
-        let expected = self.tables_with_rows(events)?;
-        let (run, rolled) = std::thread::scope(|scope| {
-            let rolling = scope.spawn(|| self.roll_up(month, events));
-            let run = self.write(Table::Events, month, events, &expected);
-            (run, rolling.join())
-        });
-        let rolled = rolled.map_err(|_| StoreError::Batch("the roll-up panicked".into()))??;
-        let mut rolled_up: Vec<Table> = rolled.iter().map(|(table, _)| *table).collect();
-        rolled_up.sort_unstable();
-        if rolled_up != expected {
-            return Err(StoreError::Batch("the roll-up has rows in other tables than its run says".into()));
-        }
-        files.insert((Table::Events, month), run?);
-        files.extend(rolled.into_iter().map(|(table, files)| ((table, month), files)));
-        Ok(())
-    }
-
-    /// The tables that the roll-up of events will have rows in, in order.
-    fn tables_with_rows(&self, events: &RecordBatch) -> Result<Vec<Table>, StoreError> {
-        let mut with_rows = vec![Table::Activity];
-        let tables = self.warehouse.tables();
-        if tables.has_user && column(events, "user")?.null_count() < events.num_rows() {
-            with_rows.push(Table::Links);
-        }
-        let types = column(events, "type")?.as_string_opt::<i32>().ok_or_else(|| StoreError::Batch("column type is no string".into()))?;
-        if types.iter().flatten().any(|event_type| tables.activates(event_type)) {
-            with_rows.push(Table::Devices);
-        }
-        Ok(with_rows)
-    }
-
-    fn roll_up(&self, month: Month, events: &RecordBatch) -> Result<Vec<(Table, Vec<NewFile>)>, StoreError> {
-        let rolled = roll_up(self.warehouse.tables(), month, events)?;
-        let with_rows = [Table::Activity, Table::Links, Table::Devices].into_iter().filter_map(|table| Some((table, rolled.of(table)?)));
-        with_rows.filter(|(_, rows)| rows.num_rows() > 0).map(|(table, rows)| Ok((table, self.write(table, month, rows, &[])?))).collect()
-    }
-
-    fn quarantine(&self, rows: &RecordBatch, files: &mut Files) -> Result<(), StoreError> {
-        for (month, rows) in quarantine_by_month(rows)? {
-            files.insert((Table::Quarantine, month), self.write(Table::Quarantine, month, &rows, &[])?);
-        }
-        Ok(())
-    }
-}
-
-/// The batch under the table's own schema; refuses other columns.
-fn conform(table: Table, schema: &arrow::datatypes::SchemaRef, rows: &RecordBatch) -> Result<RecordBatch, StoreError> {
-    if rows.num_columns() != schema.fields().len()
-        || rows.schema().fields().iter().zip(schema.fields()).any(|(a, b)| a.name() != b.name() || a.data_type() != b.data_type())
-    {
-        return Err(StoreError::schema(table, "the batch has other columns than `file_schema`"));
-    }
-    Ok(RecordBatch::try_new(Arc::clone(schema), rows.columns().to_vec())?)
 }
 
 /// Sorts quarantine rows by (device, at), nulls first, and parts them by the month of `at`.
@@ -357,22 +333,6 @@ fn without_suppressed(rows: &RecordBatch, set: &SuppressionSet) -> Result<Record
         _ => Ok(Arc::clone(column)),
     });
     Ok(RecordBatch::try_new(Arc::clone(&schema), columns.collect::<Result<Vec<_>, _>>()?)?)
-}
-
-/// Drops covered rows and months that have none left; returns how many rows went.
-fn drop_covered(events: &mut Vec<(Month, RecordBatch)>, set: &SuppressionSet) -> Result<u64, StoreError> {
-    let mut dropped = 0;
-    for (_, events) in events.iter_mut() {
-        let covered = covered(events, set)?;
-        let count = covered.iter().filter(|covered| **covered).count();
-        if count > 0 {
-            dropped += count as u64;
-            let kept: BooleanArray = covered.iter().map(|covered| Some(!covered)).collect();
-            *events = filter_record_batch(events, &kept)?;
-        }
-    }
-    events.retain(|(_, events)| events.num_rows() > 0);
-    Ok(dropped)
 }
 
 /// The batch that a file belongs to.

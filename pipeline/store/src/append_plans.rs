@@ -7,10 +7,12 @@ use ameles_schemas::Table;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 
-use crate::append::{Files, Txn, covered, covered_rejections};
+use crate::append::{Files, Txn, covered_rejections};
 use crate::commit::{Decision, Plan};
 use crate::lease::Gate;
 use crate::log::{Change, LogState, NewFile};
+use crate::pieces::SortedEvents;
+use crate::rewrite::round_app;
 use crate::{StoreError, WriterLease};
 
 fn writer_app(lease: &WriterLease) -> String {
@@ -23,8 +25,10 @@ pub(crate) struct EventsPlan<'a> {
     pub(crate) txns: &'a [Txn],
     pub(crate) suppressions: &'a dyn SuppressionSource,
     pub(crate) seen: Arc<SuppressionSet>,
-    pub(crate) rest: &'a [(Month, RecordBatch)],
+    pub(crate) source: &'a dyn SortedEvents,
     pub(crate) add: Vec<NewFile>,
+    /// Months that the batch settles, and their rounds.
+    pub(crate) rounds: &'a [(Month, i64)],
     pub(crate) gate: Option<Gate>,
     pub(crate) changed: Option<Arc<SuppressionSet>>,
 }
@@ -52,17 +56,16 @@ impl Plan for EventsPlan<'_> {
         let gate = lease.warehouse.gate().await?;
         let set = self.suppressions.current().await?;
         if set.sequence() != self.seen.sequence() {
-            for (_, events) in self.rest {
-                if covered(events, &set)?.contains(&true) {
-                    self.changed = Some(set);
-                    return Ok(Decision::Done);
-                }
+            if self.source.is_covered(&set)? {
+                self.changed = Some(set);
+                return Ok(Decision::Done);
             }
             self.seen = set;
         }
         self.gate = Some(gate);
         let mut txns = vec![(writer, batch)];
         txns.extend(self.txns.iter().map(|txn| (txn.app.clone(), txn.after)));
+        txns.extend(self.rounds.iter().map(|(month, round)| (round_app(*month), *round)));
         Ok(Decision::Commit(Change { operation: "append", data_change: true, add: self.add.clone(), txns, ..Change::default() }))
     }
 }
@@ -116,6 +119,8 @@ pub(crate) struct RollUpPlan<'a> {
     pub(crate) lease: &'a WriterLease,
     pub(crate) files: &'a Files,
     pub(crate) table: Table,
+    /// Months that the batch settles, and their rounds.
+    pub(crate) rounds: &'a [(Month, i64)],
     pub(crate) kept: Vec<String>,
 }
 
@@ -138,9 +143,11 @@ impl Plan for RollUpPlan<'_> {
             }
         }
         self.kept = add.iter().map(|file| file.path.clone()).collect();
-        if add.is_empty() {
+        if add.is_empty() && self.rounds.is_empty() {
             return Ok(Decision::Done);
         }
-        Ok(Decision::Commit(Change { operation: "roll-up", data_change: true, add, txns: vec![(app, batch)], ..Change::default() }))
+        let mut txns = vec![(app, batch)];
+        txns.extend(self.rounds.iter().map(|(month, round)| (round_app(*month), *round)));
+        Ok(Decision::Commit(Change { operation: "roll-up", data_change: true, add, txns, ..Change::default() }))
     }
 }

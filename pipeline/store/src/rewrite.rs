@@ -215,7 +215,7 @@ pub(crate) fn round_app(month: Month) -> String {
 }
 
 /// The last round that any table has seen.
-fn warehouse_round(snapshot: &Snapshot, warehouse: &Warehouse, month: Month) -> i64 {
+pub(crate) fn warehouse_round(snapshot: &Snapshot, warehouse: &Warehouse, month: Month) -> i64 {
     let app = round_app(month);
     let tables = warehouse.tables().tables();
     tables.into_iter().filter_map(|table| snapshot.txn(table, &app)).max().unwrap_or_default()

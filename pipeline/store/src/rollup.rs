@@ -10,8 +10,8 @@ use ameles_core::Month;
 use ameles_schemas::{Table, TableSchemas};
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int32Array, ListArray, RecordBatch, TimestampMicrosecondArray, UInt32Array};
 use arrow::buffer::OffsetBuffer;
-use arrow::compute::take;
-use arrow::datatypes::{DataType, Field, Schema, TimestampMicrosecondType};
+use arrow::compute::{cast, take};
+use arrow::datatypes::{DataType, Field, Schema, TimestampMicrosecondType, UInt32Type};
 
 use crate::StoreError;
 use crate::files::{column, optional_pseudonyms, pseudonyms};
@@ -100,7 +100,13 @@ impl<'a> Events<'a> {
 
     /// For each row whether its type is `wanted`.
     fn is_type(&self, wanted: &str) -> Result<Vec<bool>, StoreError> {
-        let types = self.types.as_string_opt::<i32>().ok_or_else(|| StoreError::Batch("column type is no string".into()))?;
+        let no_text = || StoreError::Batch("column type is no string".into());
+        if let Some(types) = self.types.as_dictionary_opt::<UInt32Type>() {
+            let names = types.values().as_string_opt::<i32>().ok_or_else(no_text)?;
+            let wanted: Vec<bool> = names.iter().map(|name| name == Some(wanted)).collect();
+            return Ok(types.keys().values().iter().map(|code| wanted.get(*code as usize).copied().unwrap_or(false)).collect());
+        }
+        let types = self.types.as_string_opt::<i32>().ok_or_else(no_text)?;
         Ok((0..types.len()).map(|row| types.value(row) == wanted).collect())
     }
 
@@ -115,6 +121,15 @@ impl<'a> Events<'a> {
             }
         }
         latest
+    }
+
+    /// A column's values at some rows; text without its dictionary, since these rows are few.
+    fn taken(&self, name: &str, rows: &UInt32Array) -> Result<ArrayRef, StoreError> {
+        let taken = take(column(self.batch, name)?, rows, None)?;
+        Ok(match taken.data_type() {
+            DataType::Dictionary(_, values) => cast(&taken, values)?,
+            _ => taken,
+        })
     }
 
     fn times(rows: impl Iterator<Item = i64>) -> ArrayRef {
@@ -139,7 +154,7 @@ impl<'a> Events<'a> {
                 },
                 name => match tables.measure_index(name) {
                     Some(measure) => self.measure(&tables.measures[measure].event_type, field, &bits)?,
-                    None => take(column(self.batch, name)?, &latest, None)?,
+                    None => self.taken(name, &latest)?,
                 },
             });
         }
@@ -185,7 +200,7 @@ impl<'a> Events<'a> {
                     Some(_) => take(column(self.batch, "event_key")?, &earliest, None)?,
                     None => arrow::array::new_null_array(&DataType::Binary, earliest.len()),
                 },
-                name => take(column(self.batch, name)?, &earliest, None)?,
+                name => self.taken(name, &earliest)?,
             });
         }
         Ok(RecordBatch::try_new(schema, columns)?)

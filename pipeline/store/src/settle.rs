@@ -300,7 +300,7 @@ impl<'a> Output<'a> {
 }
 
 /// Event keys go when a month has closed.
-fn without_keys(batch: &RecordBatch) -> Result<RecordBatch, StoreError> {
+pub(crate) fn without_keys(batch: &RecordBatch) -> Result<RecordBatch, StoreError> {
     let schema = batch.schema();
     let columns = schema.fields().iter().zip(batch.columns()).map(|(field, column)| match field.name().as_str() {
         "event_key" | "last_key" | "activated_key" => new_null_array(field.data_type(), column.len()),

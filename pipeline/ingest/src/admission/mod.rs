@@ -17,7 +17,7 @@ use ameles_schemas::{Collection, Contract, OnWithdrawal, Policy, Regime};
 pub(crate) use identifier::{Identifier, Unusable};
 pub(crate) use ordered::Ordered;
 
-use crate::batch::{ColumnPlan, Flags, Part, Row};
+use crate::batch::{ColumnSet, Flags, Known, Part, Row};
 use crate::decode::{Decoded, Decoder, Rejection, Scratch};
 use crate::undeclared::UndeclaredCounter;
 
@@ -47,7 +47,7 @@ pub(crate) struct Admission {
     pub(crate) device: Identifier,
     pub(crate) user: Option<Identifier>,
     pub(crate) event_id: Option<Identifier>,
-    pub(crate) columns: Vec<ColumnPlan>,
+    pub(crate) columns: Arc<ColumnSet>,
     /// Fields that are hashed or cut to be stored, and may turn out unusable.
     pub(crate) may_refuse: Vec<usize>,
 }
@@ -55,12 +55,13 @@ pub(crate) struct Admission {
 /// Reused from line to line by one thread.
 pub(crate) struct Worker {
     pub(crate) scratch: Scratch,
+    pub(crate) known: Known,
     pub(crate) undeclared: UndeclaredCounter,
 }
 
 impl Worker {
     pub(crate) fn new(k: u32) -> Self {
-        Self { scratch: Scratch::default(), undeclared: UndeclaredCounter::new(k) }
+        Self { scratch: Scratch::default(), known: Known::default(), undeclared: UndeclaredCounter::new(k) }
     }
 }
 
@@ -85,9 +86,9 @@ impl Admission {
         if line.iter().all(u8::is_ascii_whitespace) {
             return;
         }
-        let Worker { scratch, undeclared } = worker;
+        let Worker { scratch, known, undeclared } = worker;
         let rejection = match self.decoder.decode(scratch, line) {
-            Ok(event) => match self.event(&event, view, only_partner, number, part) {
+            Ok(event) => match self.event(&event, known, view, only_partner, number, part) {
                 Ok(device) => {
                     if event.undeclared_count() > 0 {
                         undeclared.note(&event, Some(device));
@@ -127,6 +128,7 @@ impl Admission {
     fn event(
         &self,
         event: &Decoded<'_>,
+        known: &mut Known,
         view: &View,
         only_partner: Option<&str>,
         number: u64,
@@ -156,8 +158,9 @@ impl Admission {
             _ => None,
         };
         for at in &self.may_refuse {
-            if self.columns[*at].refuses(event) {
-                return Err(Rejection::of(Reason::InvalidValue, self.columns[*at].field()));
+            let plan = &self.columns.plans()[*at];
+            if plan.refuses(event) {
+                return Err(Rejection::of(Reason::InvalidValue, plan.field()));
             }
         }
         let event_type = event.text(roles.event_type).ok_or(Rejection::of(Reason::MissingField, roles.event_type))?;
@@ -191,8 +194,9 @@ impl Admission {
             user: user.map_or(0, |user| user.as_u128()),
             event_key: event_key.map_or(0, |key| u128::from_be_bytes(key.0)),
             ts: ts.micros(),
+            line: u32::try_from(number.saturating_sub(part.first_line)).unwrap_or(u32::MAX),
         };
-        part.accept(row, number, flags, &self.columns, event_type, event);
+        part.accept(row, flags, &self.columns, known, event_type, event);
         Ok(device)
     }
 

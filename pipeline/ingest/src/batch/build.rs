@@ -1,137 +1,250 @@
-//! From the parts of a batch to sorted record batches, one per month.
+//! A batch as the warehouse takes it: the rows of all parts, sorted piece by
+//! piece, without repeats.
+//!
+//! Rows stay where they were decoded. A piece gathers those of one month and one
+//! range of devices, which a core's cache holds, sorts them, and makes columns of
+//! them when it is their turn to be written.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use ameles_core::{Month, Reason, Timestamp};
+use ameles_core::{Month, Reason, SuppressionSet, Timestamp};
 use ameles_schemas::{Contract, Table};
-use arrow::array::{Array, ArrayRef, BinaryArray, RecordBatch, TimestampMicrosecondArray};
-use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::compute::interleave;
-use arrow::error::ArrowError;
-use hashbrown::HashSet;
+use ameles_store::{SortedEvents, StoreError};
+use arrow::array::RecordBatch;
 
-use super::{Part, Row};
+use super::columns::ColumnSet;
+use super::gather::Gatherer;
+use super::part::range_of;
+use super::quarantine::{HourlyCounts, QuarantineRow, quarantine_batch};
+use super::Part;
 
-const PSEUDONYM_BYTES: usize = 16;
-
-/// What the warehouse takes of a batch.
-#[derive(Debug, Default)]
-pub(crate) struct Built {
-    pub(crate) events: Vec<(Month, RecordBatch)>,
-}
+/// Rows of a piece, roughly: what a thread has in hand as columns.
+const PIECE_ROWS: usize = 448 << 10;
+/// Leading bits of the device that large batches are parted by: a range of a month fits a core's cache.
+pub(crate) const RANGE_BITS: u32 = 6;
+/// Batches of so many rows are parted.
+const PARTED_ROWS: usize = 128 << 10;
+/// Further bits of the device by which a range is sorted before it is compared.
+const DIGIT_BITS: u32 = 10;
 
 /// Part, and row in it: their order is the order of arrival.
-type Place = (u32, u32);
-/// One row to sort: month, device, time, arrival.
-type Key = (i32, u128, i64, Place);
+pub(super) type Place = (u32, u32);
 
-/// Sorts the rows of all parts by (month, device, time, arrival), takes repeats
-/// of (device, event key) within a month out of their parts, and makes one
-/// record batch per month. The parts must be finished; they keep only what
-/// counting needs.
-pub(crate) fn build(contract: &Contract, parts: &mut [Part]) -> Result<Built, ArrowError> {
-    let mut keys = sort_keys(parts);
-    keys.sort_unstable();
-    if contract.roles().event_id.is_some() {
-        drop_repeats(parts, &mut keys);
-    }
-    let schema = contract.tables().file_schema(Table::Events);
-    let roles = contract.roles();
-    let width = parts.first().map_or(0, |part| part.arrays.len());
-    let mut built = Built::default();
-    for run in keys.chunk_by(|left, right| left.0 == right.0) {
-        let rows: Vec<Row> = run.iter().map(|key| row(parts, key.3)).collect();
-        let places: Vec<(usize, usize)> = run.iter().map(|key| (key.3.0 as usize, key.3.1 as usize)).collect();
-        let times: ScalarBuffer<i64> = run.iter().map(|key| key.2).collect();
-        let mut arrays: Vec<ArrayRef> = vec![
-            pseudonyms(run.iter().map(|key| key.1), false)?,
-            Arc::new(TimestampMicrosecondArray::new(times, None).with_timezone("UTC")),
-        ];
-        if roles.user.is_some() {
-            arrays.push(pseudonyms(rows.iter().map(|row| row.user), true)?);
-        }
-        let mut sorted = (0..width).map(|column| {
-            let of_parts: Vec<&dyn Array> = parts.iter().map(|part| part.arrays[column].as_ref()).collect();
-            interleave(&of_parts, &places)
-        });
-        arrays.extend(sorted.next().transpose()?);
-        if roles.event_id.is_some() {
-            arrays.push(pseudonyms(rows.iter().map(|row| row.event_key), true)?);
-        }
-        for column in sorted {
-            arrays.push(column?);
-        }
-        built.events.push((Month::from_epoch_months(run[0].0), RecordBatch::try_new(Arc::clone(&schema), arrays)?));
-    }
-    parts.iter_mut().for_each(Part::release);
-    Ok(built)
+/// One row to sort.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) device: u128,
+    pub(super) ts: i64,
+    pub(super) event_key: u128,
+    pub(super) place: Place,
 }
 
-fn row(parts: &[Part], (part, at): Place) -> Row {
-    parts[part as usize].rows[at as usize]
+struct MonthPieces {
+    month: Month,
+    /// Ranges of devices, each piece's.
+    pieces: Vec<Range<u32>>,
 }
 
-fn sort_keys(parts: &[Part]) -> Vec<Key> {
-    let mut keys = Vec::with_capacity(parts.iter().map(|part| part.rows.len()).sum());
-    // Events of one day come together: the month is worked out once per day.
-    let mut day_month = (i32::MIN, 0);
-    for (number, part) in (0..).zip(parts) {
-        for (at, row) in (0..).zip(&part.rows) {
-            if part.is_dropped(at as usize) {
-                continue;
+/// The rows of a batch, ready to be written.
+pub(crate) struct SortedBatch {
+    contract: Arc<Contract>,
+    columns: Arc<ColumnSet>,
+    parts: Vec<Part>,
+    bits: u32,
+    months: Vec<MonthPieces>,
+    gatherer: Gatherer,
+    /// Explained rejections of all parts, and the counts of the reasons that name nobody.
+    rejected: Vec<QuarantineRow>,
+    counts: HourlyCounts,
+    /// Rows that repeat an event of their batch, by piece.
+    repeats: Mutex<BTreeMap<(usize, usize), Vec<Place>>>,
+}
+
+impl SortedBatch {
+    /// Plans the pieces. The parts keep what counting needs.
+    pub(crate) fn new(contract: &Arc<Contract>, columns: &Arc<ColumnSet>, mut parts: Vec<Part>, mut counts: HourlyCounts) -> Self {
+        let rows: usize = parts.iter().map(|part| part.rows.len()).sum();
+        let bits = if rows < PARTED_ROWS { 0 } else { RANGE_BITS };
+        let newest = parts.last().map_or_else(|| columns.dictionaries(), |part| Arc::clone(&part.dictionaries));
+        let mut rejected = Vec::new();
+        let mut sizes: BTreeMap<(i32, u32), usize> = BTreeMap::new();
+        for part in &mut parts {
+            part.renumber(columns, &newest);
+            part.group(bits);
+            for group in part.groups() {
+                *sizes.entry((group.month, group.range)).or_default() += group.len();
             }
-            let day = Timestamp::from_micros(row.ts).day();
-            if day_month.0 != day.epoch_days() {
-                day_month = (day.epoch_days(), day.month().epoch_months());
+            rejected.append(&mut part.rejected);
+            counts.merge(std::mem::take(&mut part.counted));
+        }
+        let mut months: Vec<MonthPieces> = Vec::new();
+        let mut in_hand = 0;
+        for ((month, range), rows) in sizes {
+            let month = Month::from_epoch_months(month);
+            match months.last_mut() {
+                Some(last) if last.month == month => match last.pieces.last_mut() {
+                    Some(piece) if in_hand + rows <= PIECE_ROWS => {
+                        piece.end = range + 1;
+                        in_hand += rows;
+                    }
+                    _ => {
+                        last.pieces.push(range..range + 1);
+                        in_hand = rows;
+                    }
+                },
+                _ => {
+                    months.push(MonthPieces { month, pieces: vec![range..range + 1] });
+                    in_hand = rows;
+                }
             }
-            keys.push((day_month.1, row.device, row.ts, (number, at)));
+        }
+        let gatherer = Gatherer::new(contract, columns, &newest, rows);
+        Self {
+            contract: Arc::clone(contract),
+            columns: Arc::clone(columns),
+            parts,
+            bits,
+            months,
+            gatherer,
+            rejected,
+            counts,
+            repeats: Mutex::default(),
         }
     }
-    keys
+
+    /// Whether there is anything to write.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.months.is_empty() && self.rejected.is_empty() && self.counts.is_empty()
+    }
+
+    /// The months that have rows.
+    pub(crate) fn month_list(&self) -> Vec<Month> {
+        self.months.iter().map(|pieces| pieces.month).collect()
+    }
+
+    /// The parts, the repeats taken out of them.
+    pub(crate) fn into_parts(self) -> Vec<Part> {
+        let mut parts = self.parts;
+        for (part, at) in self.repeats.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().flatten() {
+            parts[part as usize].drop_row(at as usize, Reason::Duplicate);
+        }
+        // The batch's quarantine has told of them.
+        for part in &mut parts {
+            part.counted = HourlyCounts::default();
+        }
+        parts
+    }
+
+    /// The rows of a range of one month, sorted by (device, ts, event key, arrival).
+    fn sorted(&self, month: i32, range: u32) -> Vec<Key> {
+        let mut keys: Vec<Key> = Vec::new();
+        for (number, part) in (0..).zip(&self.parts) {
+            let groups = part.groups();
+            let Ok(found) = groups.binary_search_by_key(&(month, range), |group| (group.month, group.range)) else { continue };
+            keys.extend(part.places(&groups[found]).iter().filter(|at| !part.is_dropped(**at as usize)).map(|at| {
+                let row = &part.rows[*at as usize];
+                Key { device: row.device, ts: row.ts, event_key: row.event_key, place: (number, *at) }
+            }));
+        }
+        sort(&mut keys, self.bits);
+        keys
+    }
 }
 
-/// Of rows with the same month, device and event key the first to arrive stays.
-fn drop_repeats(parts: &mut [Part], keys: &mut Vec<Key>) {
-    let mut repeated: HashSet<Place> = HashSet::new();
-    let mut of_device: Vec<(u128, Place)> = Vec::new();
-    for group in keys.chunk_by(|left, right| left.0 == right.0 && left.1 == right.1) {
-        if group.len() == 1 {
-            continue;
+impl SortedEvents for SortedBatch {
+    fn months(&self) -> Vec<(Month, usize)> {
+        self.months.iter().map(|pieces| (pieces.month, pieces.pieces.len())).collect()
+    }
+
+    fn piece(&self, month: usize, piece: usize) -> Result<RecordBatch, StoreError> {
+        let pieces = &self.months[month];
+        let mut columns = self.gatherer.start(PIECE_ROWS);
+        let mut repeats = Vec::new();
+        for range in pieces.pieces[piece].clone() {
+            let mut keys = self.sorted(pieces.month.epoch_months(), range);
+            if self.contract.roles().event_id.is_some() {
+                drop_repeats(&mut keys, &mut repeats);
+            }
+            self.gatherer.push(&mut columns, &keys, &self.parts);
         }
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner).insert((month, piece), repeats);
+        Ok(self.gatherer.finish(columns, self.contract.tables().file_schema(Table::Events))?)
+    }
+
+    fn is_covered(&self, set: &SuppressionSet) -> Result<bool, StoreError> {
+        let covered = |part: &Part, at: usize| {
+            let row = &part.rows[at];
+            !part.is_dropped(at) && set.covers(row.device_id(), row.user_id(), Timestamp::from_micros(row.ts))
+        };
+        Ok(!set.is_empty() && self.parts.iter().any(|part| (0..part.rows.len()).any(|at| covered(part, at))))
+    }
+
+    fn quarantine(&self) -> Result<Option<RecordBatch>, StoreError> {
+        let mut counts = self.counts.clone();
+        for (part, at) in self.repeats.lock().unwrap_or_else(PoisonError::into_inner).values().flatten() {
+            let part = &self.parts[*part as usize];
+            if !part.explained {
+                counts.add(part.arrival, &part.source, Reason::Duplicate, part.partner(*at as usize).as_deref(), 1);
+            }
+        }
+        Ok(quarantine_batch(&self.contract, &self.rejected, &counts)?)
+    }
+}
+
+/// Sorts the rows of one range: first by the bits of the device behind the range's, so that few are left to compare.
+fn sort(keys: &mut Vec<Key>, bits: u32) {
+    if keys.len() < 1 << DIGIT_BITS {
+        keys.sort_unstable();
+        return;
+    }
+    let digit = |key: &Key| range_of(key.device << bits, DIGIT_BITS) as usize;
+    let mut ends = vec![0_usize; 1 << DIGIT_BITS];
+    for key in keys.iter() {
+        ends[digit(key)] += 1;
+    }
+    let mut end = 0;
+    for count in &mut ends {
+        end += *count;
+        *count = end - *count;
+    }
+    let mut sorted = keys.clone();
+    for key in keys.iter() {
+        let place = &mut ends[digit(key)];
+        sorted[*place] = *key;
+        *place += 1;
+    }
+    let mut start = 0;
+    for end in ends {
+        sorted[start..end].sort_unstable();
+        start = end;
+    }
+    *keys = sorted;
+}
+
+/// Of a device's rows with the same event key the first to arrive stays; the others' places are told.
+fn drop_repeats(keys: &mut Vec<Key>, repeats: &mut Vec<Place>) {
+    let mut repeated: Vec<usize> = Vec::new();
+    let mut of_device: Vec<(u128, Place, usize)> = Vec::new();
+    let mut start = 0;
+    for device in keys.chunk_by(|left, right| left.device == right.device) {
         of_device.clear();
-        of_device.extend(group.iter().map(|key| (row(parts, key.3).event_key, key.3)));
+        of_device.extend(device.iter().zip(start..).map(|(key, at)| (key.event_key, key.place, at)));
         of_device.sort_unstable();
-        for pair in of_device.windows(2) {
-            if pair[0].0 == pair[1].0 && pair[1].0 != 0 {
-                repeated.insert(pair[1].1);
-            }
-        }
+        let twice = |pair: &&[(u128, Place, usize)]| pair[0].0 == pair[1].0 && pair[1].0 != 0;
+        repeated.extend(of_device.windows(2).filter(twice).map(|pair| pair[1].2));
+        start += device.len();
     }
-    for (part, at) in &repeated {
-        parts[*part as usize].drop_row(*at as usize, Reason::Duplicate);
+    if repeated.is_empty() {
+        return;
     }
-    if !repeated.is_empty() {
-        keys.retain(|key| !repeated.contains(&key.3));
-    }
-}
-
-/// A binary column of 16 bytes each; zero is null where nulls are allowed.
-fn pseudonyms(values: impl ExactSizeIterator<Item = u128>, nullable: bool) -> Result<ArrayRef, ArrowError> {
-    let len = values.len();
-    let mut bytes = Vec::with_capacity(len * PSEUDONYM_BYTES);
-    let mut lengths = Vec::with_capacity(len);
-    let mut valid = Vec::with_capacity(if nullable { len } else { 0 });
-    for value in values {
-        let present = !nullable || value != 0;
-        if present {
-            bytes.extend_from_slice(&value.to_be_bytes());
-        }
-        lengths.push(if present { PSEUDONYM_BYTES } else { 0 });
-        if nullable {
-            valid.push(present);
-        }
-    }
-    let nulls = nullable.then(|| NullBuffer::from(valid)).filter(|nulls| nulls.null_count() > 0);
-    let array = BinaryArray::try_new(OffsetBuffer::from_lengths(lengths), Buffer::from_vec(bytes), nulls)?;
-    Ok(Arc::new(array))
+    repeats.extend(repeated.iter().map(|at| keys[*at].place));
+    repeated.sort_unstable();
+    let mut next = repeated.into_iter().peekable();
+    let mut at = 0;
+    keys.retain(|_| {
+        at += 1;
+        next.next_if_eq(&(at - 1)).is_none()
+    });
 }

@@ -1,10 +1,15 @@
 //! The stored columns of a contract beyond the ones that every contract has.
+//!
+//! A row's values are a few words of 32 bits in one vector: a text is the number
+//! that its dictionary gives it, other values stand as they are, a bit tells
+//! those that are missing.
+
+use std::sync::{Arc, PoisonError, RwLock};
 
 use ameles_pseudonym::DomainHasher;
 use ameles_schemas::{Contract, FieldKind, Generalization, Transform, truncate_ip};
-use arrow::array::{ArrayRef, BinaryBuilder, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder};
-use std::sync::Arc;
 
+use super::dictionary::{Dictionaries, Known, NULL};
 use crate::admission::Identifier;
 use crate::decode::Decoded;
 
@@ -85,78 +90,173 @@ impl ColumnPlan {
     }
 }
 
-enum Builder {
-    Text(StringBuilder),
-    Integer(Int64Builder),
-    Number(Float64Builder),
-    Boolean(BooleanBuilder),
-    Time(TimestampMicrosecondBuilder),
-    Binary(BinaryBuilder),
+/// What a column's values are, and where they stand in a row's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cell {
+    /// The number of a text in a dictionary.
+    Text { word: usize, dictionary: usize },
+    /// 64 bits, low word first; present where the bit is set.
+    Integer { word: usize, bit: usize },
+    Number { word: usize, bit: usize },
+    Time { word: usize, bit: usize },
+    /// 0, or 1 for false and 2 for true.
+    Boolean { word: usize },
+    /// 16 bytes.
+    Pseudonym { word: usize, bit: usize },
 }
 
-/// The builders of one part: the type, then the stored columns.
-pub(crate) struct Columns {
-    event_type: StringBuilder,
-    others: Vec<Builder>,
+/// Bits of a word.
+const WORD_BITS: usize = u32::BITS as usize;
+
+/// The stored columns beyond the roles': the event's type first, then those of the plans.
+pub(crate) struct ColumnSet {
+    plans: Vec<ColumnPlan>,
+    cells: Vec<Cell>,
+    /// Words of a row.
+    words: usize,
+    dictionaries: usize,
+    current: RwLock<Arc<Dictionaries>>,
 }
 
-/// What a row of text is thought to take, in bytes.
-const TEXT_BYTES: usize = 8;
-
-impl Columns {
-    pub(crate) fn new(plans: &[ColumnPlan], rows: usize) -> Self {
-        let text = || StringBuilder::with_capacity(rows, rows * TEXT_BYTES);
-        let builder = |plan: &ColumnPlan| match plan.form {
-            Form::Text | Form::Address | Form::Prefix(_) => Builder::Text(text()),
-            Form::Integer(_) => Builder::Integer(Int64Builder::with_capacity(rows)),
-            Form::Number(_) => Builder::Number(Float64Builder::with_capacity(rows)),
-            Form::Boolean => Builder::Boolean(BooleanBuilder::with_capacity(rows)),
-            Form::Time => Builder::Time(TimestampMicrosecondBuilder::with_capacity(rows)),
-            Form::Pseudonym(..) => Builder::Binary(BinaryBuilder::with_capacity(rows, rows * 16)),
+impl ColumnSet {
+    pub(crate) fn new(plans: Vec<ColumnPlan>) -> Self {
+        let wide = plans.iter().filter(|plan| !matches!(plan.form, Form::Text | Form::Address | Form::Prefix(_) | Form::Boolean)).count();
+        // The bits of what is present come first.
+        let (mut word, mut bit, mut dictionaries) = (wide.div_ceil(WORD_BITS), 0, 0);
+        let mut take = |words: usize| {
+            word += words;
+            word - words
         };
-        Self { event_type: text(), others: plans.iter().map(builder).collect() }
+        let mut text = |word: usize| {
+            dictionaries += 1;
+            Cell::Text { word, dictionary: dictionaries - 1 }
+        };
+        let mut next_bit = || {
+            bit += 1;
+            bit - 1
+        };
+        let mut cells = vec![text(take(1))];
+        for plan in &plans {
+            cells.push(match plan.form {
+                Form::Text | Form::Address | Form::Prefix(_) => text(take(1)),
+                Form::Integer(_) => Cell::Integer { word: take(2), bit: next_bit() },
+                Form::Number(_) => Cell::Number { word: take(2), bit: next_bit() },
+                Form::Time => Cell::Time { word: take(2), bit: next_bit() },
+                Form::Boolean => Cell::Boolean { word: take(1) },
+                Form::Pseudonym(..) => Cell::Pseudonym { word: take(4), bit: next_bit() },
+            });
+        }
+        Self { plans, cells, words: word, dictionaries, current: RwLock::new(Arc::new(Dictionaries::new(dictionaries))) }
     }
 
-    pub(crate) fn push(&mut self, plans: &[ColumnPlan], event_type: &str, event: &Decoded<'_>) {
-        self.event_type.append_value(event_type);
-        for (plan, builder) in plans.iter().zip(&mut self.others) {
-            let field = plan.field;
-            match (builder, &plan.form) {
-                (Builder::Text(builder), Form::Text) => builder.append_option(event.text(field)),
-                (Builder::Text(builder), Form::Address) => builder.append_option(event.text(field).and_then(truncate_ip)),
-                (Builder::Text(builder), Form::Prefix(coarser)) => {
-                    builder.append_option(event.text(field).map(|text| coarser.text(text)));
+    /// Words of a row.
+    pub(crate) const fn words(&self) -> usize {
+        self.words
+    }
+
+    /// The columns in the order of the table, the event's type first.
+    pub(crate) fn cells(&self) -> &[Cell] {
+        &self.cells
+    }
+
+    pub(crate) fn plans(&self) -> &[ColumnPlan] {
+        &self.plans
+    }
+
+    /// The column that a field fills.
+    pub(crate) fn column_of(&self, field: usize) -> Option<usize> {
+        self.plans.iter().position(|plan| plan.field == field).map(|at| at + 1)
+    }
+
+    /// The generation of dictionaries that new parts use.
+    pub(crate) fn dictionaries(&self) -> Arc<Dictionaries> {
+        let current = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        if !current.is_large() {
+            return current;
+        }
+        let mut newer = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&newer, &current) {
+            *newer = Arc::new(Dictionaries::new(self.dictionaries));
+        }
+        Arc::clone(&newer)
+    }
+
+    /// Appends an event's words.
+    pub(crate) fn push(
+        &self,
+        words: &mut Vec<u32>,
+        dictionaries: &Arc<Dictionaries>,
+        known: &mut Known,
+        event_type: &str,
+        event: &Decoded<'_>,
+    ) {
+        let start = words.len();
+        words.resize(start + self.words, 0);
+        let row = &mut words[start..];
+        let mut number = |dictionary, text: Option<&str>| text.map_or(NULL, |text| known.number(dictionaries, dictionary, text));
+        let mut types_and_plans = std::iter::once(None).chain(self.plans.iter().map(Some));
+        for cell in &self.cells {
+            let plan = types_and_plans.next().flatten();
+            let field = plan.map_or(0, |plan| plan.field);
+            match (*cell, plan.map(|plan| &plan.form)) {
+                (Cell::Text { word, dictionary }, None) => row[word] = number(dictionary, Some(event_type)),
+                (Cell::Text { word, dictionary }, Some(Form::Text)) => row[word] = number(dictionary, event.text(field)),
+                (Cell::Text { word, dictionary }, Some(Form::Address)) => {
+                    row[word] = number(dictionary, event.text(field).and_then(truncate_ip).as_deref());
                 }
-                (Builder::Integer(builder), Form::Integer(coarser)) => {
-                    let value = event.integer(field);
-                    builder.append_option(value.map(|value| coarser.map_or(value, |coarser| coarser.integer(value))));
+                (Cell::Text { word, dictionary }, Some(Form::Prefix(coarser))) => {
+                    row[word] = number(dictionary, event.text(field).map(|text| coarser.text(text)).as_deref());
                 }
-                (Builder::Number(builder), Form::Number(coarser)) => {
-                    let value = event.number(field);
-                    builder.append_option(value.map(|value| coarser.map_or(value, |coarser| coarser.number(value))));
+                (Cell::Integer { word, bit }, Some(Form::Integer(coarser))) => {
+                    let value = event.integer(field).map(|value| coarser.map_or(value, |coarser| coarser.integer(value)));
+                    set(row, word, bit, value.map(|value| halves(value as u64)));
                 }
-                (Builder::Boolean(builder), _) => builder.append_option(event.boolean(field)),
-                (Builder::Time(builder), _) => builder.append_option(event.time(field).map(|time| time.micros())),
-                (Builder::Binary(builder), _) => builder.append_option(plan.pseudonym(event)),
-                // `new` pairs builders and forms.
+                (Cell::Number { word, bit }, Some(Form::Number(coarser))) => {
+                    let value = event.number(field).map(|value| coarser.map_or(value, |coarser| coarser.number(value)));
+                    set(row, word, bit, value.map(|value| halves(value.to_bits())));
+                }
+                (Cell::Time { word, bit }, _) => set(row, word, bit, event.time(field).map(|time| halves(time.micros() as u64))),
+                (Cell::Boolean { word }, _) => row[word] = event.boolean(field).map_or(0, |value| 1 + u32::from(value)),
+                (Cell::Pseudonym { word, bit }, Some(_)) => {
+                    let key = plan.and_then(|plan| plan.pseudonym(event));
+                    set(row, word, bit, key.map(|key| quarters(u128::from_be_bytes(key))));
+                }
+                // `new` pairs cells and forms.
                 _ => {}
             }
         }
     }
+}
 
-    /// The type, then the others.
-    pub(crate) fn finish(&mut self) -> Vec<ArrayRef> {
-        let mut arrays: Vec<ArrayRef> = vec![Arc::new(self.event_type.finish())];
-        arrays.extend(self.others.iter_mut().map(|builder| -> ArrayRef {
-            match builder {
-                Builder::Text(builder) => Arc::new(builder.finish()),
-                Builder::Integer(builder) => Arc::new(builder.finish()),
-                Builder::Number(builder) => Arc::new(builder.finish()),
-                Builder::Boolean(builder) => Arc::new(builder.finish()),
-                Builder::Time(builder) => Arc::new(builder.finish().with_timezone("UTC")),
-                Builder::Binary(builder) => Arc::new(builder.finish()),
-            }
-        }));
-        arrays
+const fn halves(value: u64) -> [u32; 2] {
+    [value as u32, (value >> 32) as u32]
+}
+
+const fn quarters(value: u128) -> [u32; 4] {
+    [value as u32, (value >> 32) as u32, (value >> 64) as u32, (value >> 96) as u32]
+}
+
+fn set<const N: usize>(row: &mut [u32], word: usize, bit: usize, value: Option<[u32; N]>) {
+    if let Some(value) = value {
+        row[bit / WORD_BITS] |= 1 << (bit % WORD_BITS);
+        row[word..word + N].copy_from_slice(&value);
     }
+}
+
+/// The 64 bits at a word, where they are present.
+#[inline]
+pub(crate) fn wide(row: &[u32], word: usize, bit: usize) -> Option<u64> {
+    is_present(row, bit).then(|| u64::from(row[word]) | u64::from(row[word + 1]) << 32)
+}
+
+/// The 128 bits at a word, where they are present.
+#[inline]
+pub(crate) fn widest(row: &[u32], word: usize, bit: usize) -> Option<u128> {
+    let part = |at: usize| u128::from(row[word + at]) << (WORD_BITS * at);
+    is_present(row, bit).then(|| part(0) | part(1) | part(2) | part(3))
+}
+
+#[inline]
+fn is_present(row: &[u32], bit: usize) -> bool {
+    row[bit / WORD_BITS] >> (bit % WORD_BITS) & 1 == 1
 }

@@ -1,14 +1,17 @@
-//! Columns of accepted events, rows of rejected ones, and the batches that the
-//! warehouse takes.
+//! Accepted events as rows, rejected ones explained, and the sorted batches that
+//! the warehouse takes.
 
 mod build;
 mod columns;
+mod dictionary;
+mod gather;
 mod part;
 mod quarantine;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use build::build;
-pub(crate) use columns::{ColumnPlan, Columns};
+pub(crate) use build::{RANGE_BITS, SortedBatch};
+pub(crate) use columns::{ColumnPlan, ColumnSet};
+pub(crate) use dictionary::Known;
 pub(crate) use part::{ConsentRow, Flags, Part, Row};
-pub(crate) use quarantine::{HourlyCounts, quarantine_batch};
+pub(crate) use quarantine::HourlyCounts;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use ameles_core::{DeviceId, Reason, Tally, Timestamp, UserId};
 use ameles_ledger::{ConsentEvent, NewRequest};
-use arrow::array::ArrayRef;
 
+use super::columns::{Cell, ColumnSet};
+use super::dictionary::{Dictionaries, Known};
 use super::quarantine::{HourlyCounts, QuarantineRow};
-use super::{ColumnPlan, Columns};
 use crate::decode::{Decoded, Rejection};
 
 /// What a row needs decided in order, because grants and withdrawals before it may matter.
@@ -44,6 +44,8 @@ pub(crate) struct Row {
     pub(crate) user: u128,
     pub(crate) event_key: u128,
     pub(crate) ts: i64,
+    /// Its line, counted from the part's first.
+    pub(crate) line: u32,
 }
 
 impl Row {
@@ -71,13 +73,15 @@ pub(crate) struct Part {
     pub(crate) source: Arc<str>,
     pub(crate) arrival: Timestamp,
     pub(crate) rows: Vec<Row>,
-    /// Line of each row, counted from `first_line`.
-    lines: Vec<u32>,
+    /// The words of each row, one after the other: see `ColumnSet`.
+    words: Vec<u32>,
+    words_per_row: usize,
+    pub(crate) dictionaries: Arc<Dictionaries>,
+    groups: Option<Groups>,
     pub(crate) first_line: u64,
     pub(crate) flagged: Vec<(usize, Flags)>,
     /// Rows that were taken out again, by place; empty when there are none.
     dropped: Vec<bool>,
-    columns: Columns,
     pub(crate) consents: Vec<ConsentRow>,
     /// Rows of `quarantine`.
     pub(crate) rejected: Vec<QuarantineRow>,
@@ -89,10 +93,38 @@ pub(crate) struct Part {
     /// For a reply: line, reason, field.
     pub(crate) errors: Vec<(u64, Rejection)>,
     errors_max: usize,
-    /// Where rows stand in `partner`, for the hourly counts.
-    partner_column: Option<usize>,
-    /// The columns once finished.
-    pub(crate) arrays: Vec<ArrayRef>,
+    /// Word and dictionary of `partner`, for the hourly counts.
+    partner_text: Option<(usize, usize)>,
+}
+
+/// The rows of one month whose devices begin with the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// `Month::epoch_months`.
+    pub(crate) month: i32,
+    /// The device's leading bits.
+    pub(crate) range: u32,
+    start: u32,
+    end: u32,
+}
+
+impl Group {
+    pub(crate) const fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+}
+
+/// A part's rows by month and by the device's leading bits.
+struct Groups {
+    bits: u32,
+    /// Places of rows, group after group.
+    order: Vec<u32>,
+    groups: Vec<Group>,
+}
+
+/// The leading bits of a device.
+pub(crate) const fn range_of(device: u128, bits: u32) -> u32 {
+    if bits == 0 { 0 } else { (device >> (u128::BITS - bits)) as u32 }
 }
 
 impl Part {
@@ -100,20 +132,26 @@ impl Part {
         source: Arc<str>,
         arrival: Timestamp,
         first_line: u64,
-        plans: &[ColumnPlan],
+        columns: &ColumnSet,
         partner_field: Option<usize>,
         rows: usize,
         errors_max: usize,
     ) -> Self {
+        let partner_text = partner_field.and_then(|field| columns.column_of(field)).and_then(|column| match columns.cells()[column] {
+            Cell::Text { word, dictionary } => Some((word, dictionary)),
+            _ => None,
+        });
         Self {
             source,
             arrival,
             rows: Vec::with_capacity(rows),
-            lines: Vec::with_capacity(rows),
+            words: Vec::with_capacity(rows * columns.words()),
+            words_per_row: columns.words(),
+            dictionaries: columns.dictionaries(),
+            groups: None,
             first_line,
             flagged: Vec::new(),
             dropped: Vec::new(),
-            columns: Columns::new(plans, rows),
             consents: Vec::new(),
             rejected: Vec::new(),
             counted: HourlyCounts::default(),
@@ -121,20 +159,17 @@ impl Part {
             explained: false,
             errors: Vec::new(),
             errors_max,
-            // Behind the type.
-            partner_column: partner_field.and_then(|field| plans.iter().position(|plan| plan.field() == field)).map(|at| at + 1),
-            arrays: Vec::new(),
+            partner_text,
         }
     }
 
     /// Takes an event in; it counts as accepted until it is dropped again.
-    pub(crate) fn accept(&mut self, row: Row, line: u64, flags: Flags, plans: &[ColumnPlan], event_type: &str, event: &Decoded<'_>) {
+    pub(crate) fn accept(&mut self, row: Row, flags: Flags, columns: &ColumnSet, known: &mut Known, event_type: &str, event: &Decoded<'_>) {
         if flags.waits() {
             self.flagged.push((self.rows.len(), flags));
         }
         self.rows.push(row);
-        self.lines.push(line.saturating_sub(self.first_line) as u32);
-        self.columns.push(plans, event_type, event);
+        columns.push(&mut self.words, &self.dictionaries, known, event_type, event);
         self.tally.accept(1);
     }
 
@@ -173,18 +208,83 @@ impl Part {
         });
     }
 
-    /// No more events will come: makes the columns.
+    /// No more events will come: gives back room that was set aside for more.
     pub(crate) fn finish(&mut self) {
-        self.arrays = self.columns.finish();
+        self.rows.shrink_to_fit();
+        self.words.shrink_to_fit();
     }
 
-    /// The columns have been copied: gives back all but what [`Self::partner`] reads.
-    pub(crate) fn release(&mut self) {
-        for (at, array) in self.arrays.iter_mut().enumerate() {
-            if Some(at) != self.partner_column {
-                *array = arrow::array::new_empty_array(array.data_type());
+    /// The bytes that the part keeps in memory, roughly.
+    pub(crate) fn memory(&self) -> usize {
+        self.rows.capacity() * (size_of::<Row>() + size_of::<u32>())
+            + self.words.capacity() * size_of::<u32>()
+            + self.rejected.len() * 2 * size_of::<QuarantineRow>()
+    }
+
+    /// The words of a row.
+    #[inline]
+    pub(crate) fn words(&self, at: usize) -> &[u32] {
+        &self.words[at * self.words_per_row..(at + 1) * self.words_per_row]
+    }
+
+    /// Gives the texts the numbers that a newer generation of dictionaries has for them.
+    pub(crate) fn renumber(&mut self, columns: &ColumnSet, newer: &Arc<Dictionaries>) {
+        if Arc::ptr_eq(&self.dictionaries, newer) || self.words_per_row == 0 {
+            return;
+        }
+        let mut known = Known::default();
+        for row in self.words.chunks_exact_mut(self.words_per_row) {
+            for cell in columns.cells() {
+                if let Cell::Text { word, dictionary } = *cell
+                    && let Some(text) = self.dictionaries.text(dictionary, row[word])
+                {
+                    row[word] = known.number(newer, dictionary, &text);
+                }
             }
         }
+        self.dictionaries = Arc::clone(newer);
+    }
+
+    /// Puts the rows' places in groups by month and by `bits` leading bits of the device, in order of arrival within each.
+    pub(crate) fn group(&mut self, bits: u32) {
+        if self.groups.as_ref().is_some_and(|groups| groups.bits == bits) {
+            return;
+        }
+        // Events of one day come together: the month is worked out once per day.
+        let mut day_month = (i32::MIN, 0);
+        let keys: Vec<u64> = self
+            .rows
+            .iter()
+            .map(|row| {
+                let day = Timestamp::from_micros(row.ts).day();
+                if day_month.0 != day.epoch_days() {
+                    day_month = (day.epoch_days(), day.month().epoch_months());
+                }
+                (day_month.1 as u64) << 32 | u64::from(range_of(row.device, bits))
+            })
+            .collect();
+        let mut order: Vec<u32> = (0..self.rows.len() as u32).collect();
+        order.sort_by_key(|at| keys[*at as usize]);
+        let mut groups: Vec<Group> = Vec::new();
+        for (place, at) in (0..).zip(&order) {
+            let key = keys[*at as usize];
+            let (month, range) = ((key >> 32) as i32, key as u32);
+            match groups.last_mut() {
+                Some(last) if (last.month, last.range) == (month, range) => last.end = place + 1,
+                _ => groups.push(Group { month, range, start: place, end: place + 1 }),
+            }
+        }
+        self.groups = Some(Groups { bits, order, groups });
+    }
+
+    /// The groups in ascending order; none before [`Self::group`].
+    pub(crate) fn groups(&self) -> &[Group] {
+        self.groups.as_ref().map_or(&[], |groups| &groups.groups)
+    }
+
+    /// Places of a group's rows.
+    pub(crate) fn places(&self, group: &Group) -> &[u32] {
+        self.groups.as_ref().map_or(&[], |groups| &groups.order[group.start as usize..group.end as usize])
     }
 
     /// Takes a row out again, for a reason found later.
@@ -197,7 +297,7 @@ impl Part {
         }
         self.dropped[at] = true;
         self.tally.reclassify(reason, 1);
-        let partner = self.partner(at).map(str::to_owned);
+        let partner = self.partner(at);
         let (line, device) = (self.line(at), self.rows[at].device_id());
         self.explain(Rejection::whole(reason), line, partner.as_deref(), Some(device));
     }
@@ -208,14 +308,13 @@ impl Part {
 
     /// The line of a row.
     pub(crate) fn line(&self, at: usize) -> u64 {
-        self.first_line + u64::from(self.lines[at])
+        self.first_line + u64::from(self.rows[at].line)
     }
 
-    /// The partner of a row, once finished.
-    pub(crate) fn partner(&self, at: usize) -> Option<&str> {
-        use arrow::array::{Array, AsArray};
-        let array = self.arrays.get(self.partner_column?)?.as_string_opt::<i32>()?;
-        array.is_valid(at).then(|| array.value(at))
+    /// The partner of a row.
+    pub(crate) fn partner(&self, at: usize) -> Option<Arc<str>> {
+        let (word, dictionary) = self.partner_text?;
+        self.dictionaries.text(dictionary, self.words(at)[word])
     }
 
     /// Rows that are still in.

@@ -54,7 +54,7 @@ impl Group {
         let suppressions = env.ledger.suppressions().await.map_err(IngestError::ledger)?;
         let consents = env.ledger.consents().await.map_err(IngestError::ledger)?;
         Ok(Self {
-            committer: Committer::new(lease, env.ledger.clone(), Arc::clone(&env.contract)),
+            committer: Committer::new(lease, env),
             ordered: Ordered::new(env.ledger.clone(), suppressions, consents),
             memory,
             contract: Arc::clone(&env.contract),

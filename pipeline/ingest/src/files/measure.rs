@@ -39,7 +39,7 @@ async fn measure_events_per_second() {
     drop(out);
     let began = std::time::Instant::now();
     let lease = home.warehouse.lease(&ameles_core::SystemRandom).await.unwrap();
-    let committer = Committer::new(lease, home.ledger.clone(), Arc::clone(&home.env.contract));
+    let committer = Committer::new(lease, &home.env);
     let inputs = discover::discover(&[path]).unwrap();
     let options = FileOptions::default();
     let (report, touched, committer) = pipeline::run(&home.env, inputs, &options, &NoProgress, committer).await.unwrap();
@@ -76,7 +76,13 @@ async fn measure_one_worker() {
     part.finish();
     let admitted = began.elapsed();
     let began = std::time::Instant::now();
-    crate::batch::build(&home.env.contract, &mut [part]).unwrap();
+    let columns = &admission.columns;
+    let sorted = crate::batch::SortedBatch::new(&home.env.contract, columns, vec![part], crate::batch::HourlyCounts::default());
+    for (month, (_, pieces)) in ameles_store::SortedEvents::months(&sorted).into_iter().enumerate() {
+        for piece in 0..pieces {
+            ameles_store::SortedEvents::piece(&sorted, month, piece).unwrap();
+        }
+    }
     let per = |time: Duration| time.as_nanos() / 200_000;
     eprintln!(
         "ns per event of {} bytes: decode {}, decode and admit {}, build {}",

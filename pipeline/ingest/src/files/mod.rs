@@ -103,10 +103,12 @@ pub async fn ingest_files(
     let inputs = discover::discover(paths)?;
     progress.total(inputs.iter().map(|input| input.bytes).sum());
     let lease = env.warehouse.lease(env.random.as_ref()).await.map_err(IngestError::store)?;
-    let committer = Committer::new(lease, env.ledger.clone(), Arc::clone(&env.contract));
+    let committer = Committer::new(lease, env);
     let (mut report, touched, mut committer) = pipeline::run(env, inputs, options, progress, committer).await?;
     let settled = settle::settle(env, touched, committer.lease_id(), options, progress).await?;
-    report.months = settled.months;
+    report.months.extend(settled.months);
+    report.months.sort_unstable();
+    report.months.dedup();
     report.tally.reclassify(Reason::Duplicate, settled.duplicates);
     if settled.duplicates > 0 {
         let mut sources: Vec<&str> = report.files.iter().map(|file| file.source.as_str()).collect();

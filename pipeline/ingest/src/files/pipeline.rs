@@ -9,29 +9,29 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc as blocking};
 
-use ameles_core::{Month, Reason, Tally};
-use ameles_store::Txn;
+use ameles_core::{Month, Reason, SharedClock, SharedRandom, Tally, Timestamp};
+use ameles_store::{Settling, Txn, Warehouse};
 use tokio::sync::mpsc;
 
 use super::discover::Input;
 use super::reader::{Pool, Read, Reader, Stopped};
 use super::{FileError, FileOptions, FileOutcome, FileReport};
 use crate::admission::{Admission, Ordered, View, Worker};
-use crate::batch::Part;
+use crate::batch::{Part, RANGE_BITS};
 use crate::commit::{Batch, Committer};
 use crate::decode::{Rejection, without_mark};
 use crate::lines::Lines;
 use crate::undeclared::UndeclaredCounter;
-use crate::{IngestEnv, IngestError, Progress};
+use crate::{IngestEnv, IngestError, Progress, is_closed};
 
 /// Chunks that wait for a worker, and parts that wait for the assembler, per worker.
 const WAITING_PER_WORKER: usize = 4;
-/// Decompressed bytes in one commit.
-const BATCH_BYTES_MAX: usize = 512 << 20;
-/// Bytes that an event is thought to have, to make room for rows.
-const EVENT_BYTES: usize = 256;
 /// Rejected rows in one commit.
 const REJECTED_MAX: usize = 1 << 20;
+/// A batch waits no longer than this for more, in seconds: input may come slowly.
+const BATCH_AGE_MAX_S: i64 = 60;
+/// Batches that are in memory at once where they are small: one grows, one waits, one is committed.
+const BATCHES_AT_ONCE: usize = 3;
 
 /// What a worker hands on, with its place in the order read.
 struct Done {
@@ -41,7 +41,7 @@ struct Done {
 
 enum Outcome {
     Told(Read),
-    Part { file: usize, bytes: usize, part: Box<Part>, txns: Vec<Txn> },
+    Part { file: usize, part: Box<Part>, txns: Vec<Txn> },
 }
 
 /// Reads, decodes and commits everything; the months touched come back for settling.
@@ -71,7 +71,8 @@ pub(super) async fn run(
         ordered,
         batch: Batch::default(),
         batch_files: Vec::new(),
-        batch_bytes: 0,
+        batch_memory: 0,
+        batch_since: None,
         batch_rows: 0,
         batch_rejected: 0,
         report: FileReport::default(),
@@ -79,11 +80,14 @@ pub(super) async fn run(
         paths,
         received: 0,
         touched: BTreeSet::new(),
+        settled: BTreeSet::new(),
+        under_way: 0,
     };
     // The channel of one holds the batch that waits while another is committed.
     let (to_commit, batches) = mpsc::channel(1);
     let (committed_to, mut committed) = mpsc::unbounded_channel();
-    let committing = tokio::spawn(commit_all(committer, batches, committed_to));
+    let commits = Commits { committer, warehouse: env.warehouse.clone(), random: Arc::clone(&env.random), clock: Arc::clone(&env.clock) };
+    let committing = tokio::spawn(commits.run(batches, committed_to));
     let mut waiting: BTreeMap<u64, Outcome> = BTreeMap::new();
     let mut next = 0;
     let assembled: Result<(), Halt> = async {
@@ -94,14 +98,22 @@ pub(super) async fn run(
                 assembler.take(outcome).await?;
                 progress.advanced(taken.load(Ordering::Relaxed), assembler.received);
                 if assembler.is_full() {
-                    assembler.flush(&to_commit).await?;
+                    let large = assembler.batch_memory > env.limits.batch_bytes_max / BATCHES_AT_ONCE;
+                    assembler.flush(&to_commit, false).await?;
+                    // A large batch has the memory, and the cores, for itself.
+                    while large && assembler.under_way > 0 {
+                        assembler.note(&committed.recv().await.ok_or(Halt::Commit)?);
+                    }
                 }
             }
             while let Ok(batch) = committed.try_recv() {
                 assembler.note(&batch);
             }
         }
-        assembler.flush(&to_commit).await
+        if waiting.is_empty() {
+            progress.message("writing");
+        }
+        assembler.flush(&to_commit, true).await
     }
     .await;
     // Threads and the committing task end when their channels close.
@@ -117,7 +129,8 @@ pub(super) async fn run(
     while let Some(batch) = committed.recv().await {
         assembler.note(&batch);
     }
-    let Assembler { mut report, touched, .. } = assembler;
+    let Assembler { mut report, touched, settled, .. } = assembler;
+    report.months = settled.into_iter().collect();
     report.undeclared = shared.undeclared.lock().unwrap_or_else(PoisonError::into_inner).report();
     Ok((report, touched, committer))
 }
@@ -136,25 +149,43 @@ impl From<IngestError> for Halt {
 }
 
 /// A batch on its way: the parts' files stand beside them.
-type Batched = (Batch, Vec<usize>);
+struct Batched {
+    batch: Batch,
+    files: Vec<usize>,
+    /// Nothing follows: a month that has only this batch is complete.
+    last: bool,
+}
 
 /// What is told of a committed batch: months, and each part's file and tally.
 struct Told {
     months: Vec<Month>,
+    settled: Vec<Month>,
     tallies: Vec<(usize, Tally)>,
 }
 
-async fn commit_all(
-    mut committer: Committer,
-    mut batches: mpsc::Receiver<Batched>,
-    told: mpsc::UnboundedSender<Told>,
-) -> Result<Committer, IngestError> {
-    while let Some((batch, files)) = batches.recv().await {
-        let committed = committer.commit(batch).await?;
-        let tallies = files.into_iter().zip(committed.parts.iter().map(|part| part.tally)).collect();
-        let _ = told.send(Told { months: committed.months, tallies });
+/// Commits batches one after the other.
+struct Commits {
+    committer: Committer,
+    warehouse: Warehouse,
+    random: SharedRandom,
+    clock: SharedClock,
+}
+
+impl Commits {
+    async fn run(mut self, mut batches: mpsc::Receiver<Batched>, told: mpsc::UnboundedSender<Told>) -> Result<Committer, IngestError> {
+        while let Some(Batched { batch, files, last }) = batches.recv().await {
+            // Where another process has the lock, settling waits for it later.
+            let maintainer =
+                if last { self.warehouse.try_maintainer(self.random.as_ref()).await.map_err(IngestError::store)? } else { None };
+            let now = self.clock.now();
+            let closed = |month| is_closed(month, now);
+            let settling = maintainer.as_ref().map(|maintainer| Settling { maintainer, closed: &closed });
+            let committed = self.committer.commit_settling(batch, settling).await?;
+            let tallies = files.into_iter().zip(committed.parts.iter().map(|part| part.tally)).collect();
+            let _ = told.send(Told { months: committed.months, settled: committed.settled, tallies });
+        }
+        Ok(self.committer)
     }
-    Ok(committer)
 }
 
 /// What the workers share.
@@ -218,14 +249,13 @@ fn decode(admission: &Admission, worker: &mut Worker, view: &View, read: Read) -
         Read::Chunk(chunk) => chunk,
         told => return Outcome::Told(told),
     };
-    let bytes = chunk.buffer.lines().len();
     let mut part = Part::new(
         Arc::clone(&chunk.source),
         view.arrival,
         chunk.first_line,
         &admission.columns,
         admission.decoder.contract().roles().partner,
-        bytes / EVENT_BYTES,
+        chunk.lines,
         0,
     );
     part.explained = chunk.explained;
@@ -237,7 +267,8 @@ fn decode(admission: &Admission, worker: &mut Worker, view: &View, read: Read) -
         admission.line(worker, view, None, line, number, &mut part);
     }
     part.finish();
-    Outcome::Part { file: chunk.file, bytes, part: Box::new(part), txns: chunk.txns }
+    part.group(RANGE_BITS);
+    Outcome::Part { file: chunk.file, part: Box::new(part), txns: chunk.txns }
 }
 
 /// Puts parts in order and into batches.
@@ -248,7 +279,10 @@ struct Assembler<'a> {
     batch: Batch,
     /// The file of each part of the batch.
     batch_files: Vec<usize>,
-    batch_bytes: usize,
+    /// Bytes of memory.
+    batch_memory: usize,
+    /// When its first part came.
+    batch_since: Option<Timestamp>,
     batch_rows: usize,
     batch_rejected: usize,
     report: FileReport,
@@ -257,17 +291,22 @@ struct Assembler<'a> {
     outcome_of: Vec<Option<usize>>,
     received: u64,
     touched: BTreeSet<Month>,
+    /// Months that their only batch has settled.
+    settled: BTreeSet<Month>,
+    /// Batches handed on and not yet committed.
+    under_way: usize,
 }
 
 impl Assembler<'_> {
     async fn take(&mut self, outcome: Outcome) -> Result<(), IngestError> {
         match outcome {
             Outcome::Told(read) => self.told(read),
-            Outcome::Part { file, bytes, mut part, txns } => {
+            Outcome::Part { file, mut part, txns } => {
                 self.ordered.part(&mut part).await?;
                 self.publish();
                 self.received += part.tally.received();
-                self.batch_bytes += bytes;
+                self.batch_memory += part.memory();
+                self.batch_since.get_or_insert(part.arrival);
                 self.batch_rows += part.kept();
                 self.batch_rejected += part.rejected.len();
                 self.batch.advance(txns);
@@ -314,7 +353,9 @@ impl Assembler<'_> {
     }
 
     fn is_full(&self) -> bool {
-        self.batch_rows >= self.env.limits.batch_rows_max || self.batch_bytes >= BATCH_BYTES_MAX || self.batch_rejected >= REJECTED_MAX
+        let old = self.batch_since.is_some_and(|since| self.env.clock.now() > since.plus_secs(BATCH_AGE_MAX_S));
+        let limits = &self.env.limits;
+        old || self.batch_rows >= limits.batch_rows_max || self.batch_memory >= limits.batch_bytes_max || self.batch_rejected >= REJECTED_MAX
     }
 
     /// Lets the workers know what the ledger says now.
@@ -326,7 +367,7 @@ impl Assembler<'_> {
         }
     }
 
-    async fn flush(&mut self, to: &mpsc::Sender<Batched>) -> Result<(), Halt> {
+    async fn flush(&mut self, to: &mpsc::Sender<Batched>, last: bool) -> Result<(), Halt> {
         // Grants and withdrawals first: if the commit fails they are recorded again, which changes nothing.
         self.ordered.record().await?;
         self.ordered.note_drops(self.env.clock.now()).await?;
@@ -334,12 +375,15 @@ impl Assembler<'_> {
         self.publish();
         let batch = std::mem::take(&mut self.batch);
         let files = std::mem::take(&mut self.batch_files);
-        (self.batch_bytes, self.batch_rows, self.batch_rejected) = (0, 0, 0);
-        to.send((batch, files)).await.map_err(|_| Halt::Commit)
+        (self.batch_memory, self.batch_rows, self.batch_rejected, self.batch_since) = (0, 0, 0, None);
+        self.under_way += 1;
+        to.send(Batched { batch, files, last }).await.map_err(|_| Halt::Commit)
     }
 
     fn note(&mut self, batch: &Told) {
-        self.touched.extend(&batch.months);
+        self.under_way -= 1;
+        self.touched.extend(batch.months.iter().filter(|month| !batch.settled.contains(month)));
+        self.settled.extend(&batch.settled);
         for (file, tally) in &batch.tallies {
             self.report.tally.add(tally);
             if let Some(outcome) = self.outcome(*file) {

@@ -25,6 +25,8 @@ pub(super) struct Chunk {
     pub(super) buffer: Buffer,
     /// Number of the first line, from 1.
     pub(super) first_line: u64,
+    /// Lines, to make room for rows.
+    pub(super) lines: usize,
     /// Instead of lines: one line that is longer than a chunk.
     pub(super) oversized: bool,
     /// Quarantine holds its rejected lines already: an earlier run ended between the two commits.
@@ -209,7 +211,7 @@ impl Reader<'_> {
                     Err(error) => return Ok(Err(error)),
                 };
                 let (buffer, explained) = (self.pool.take(0), position.is_explained());
-                send(Read::Chunk(Chunk { file, source: Arc::clone(source), buffer, first_line, oversized: true, explained, txns }))?;
+                send(Read::Chunk(Chunk { file, source: Arc::clone(source), buffer, first_line, lines: 1, oversized: true, explained, txns }))?;
                 continue;
             }
             if let Some(last) = line_end {
@@ -221,7 +223,9 @@ impl Reader<'_> {
                 let first_line = position.content.lines + 1;
                 position.content.update(buffer.lines());
                 let (txns, explained) = (self.advance(position), position.is_explained());
-                send(Read::Chunk(Chunk { file, source: Arc::clone(source), buffer, first_line, oversized: false, explained, txns }))?;
+                let lines = usize::try_from(position.content.lines + 1 - first_line).unwrap_or_default();
+                let source = Arc::clone(source);
+                send(Read::Chunk(Chunk { file, source, buffer, first_line, lines, oversized: false, explained, txns }))?;
                 buffer = next;
             }
             if ended && last_line_end(&buffer, position).is_none() {
@@ -284,7 +288,7 @@ impl Reader<'_> {
         let explained = self.snapshot.txn(Table::Quarantine, &app).is_some();
         self.moved.insert(app.clone(), after);
         txns.push(Txn { app, before: None, after });
-        send(Read::Chunk(Chunk { file, source: Arc::clone(source), buffer, first_line, oversized: false, explained, txns }))
+        send(Read::Chunk(Chunk { file, source: Arc::clone(source), buffer, first_line, lines: 1, oversized: false, explained, txns }))
     }
 
     /// The transactions that say that all content up to here is ingested.

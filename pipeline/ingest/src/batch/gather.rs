@@ -1,0 +1,232 @@
+//! From sorted places to columns.
+
+use std::sync::Arc;
+
+use ameles_schemas::Contract;
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, DictionaryArray, Float64Array, Int64Array, RecordBatch, StringArray, StringBuilder,
+    TimestampMicrosecondArray, UInt32Array,
+};
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::{Field, Schema, SchemaRef, UInt32Type};
+use arrow::error::ArrowError;
+
+use super::build::Key;
+use super::columns::{Cell, ColumnSet, wide, widest};
+use super::dictionary::{Dictionaries, NULL};
+use super::Part;
+
+const PSEUDONYM_BYTES: usize = 16;
+/// A column with more texts than this in its dictionary is written as texts.
+const DICTIONARY_MAX: usize = 1 << 16;
+/// So is one that has fewer rows than this per text.
+const ROWS_PER_TEXT_MIN: usize = 4;
+
+/// How the columns of a batch are made.
+pub(super) struct Gatherer {
+    cells: Vec<Cell>,
+    has_user: bool,
+    has_event_key: bool,
+    /// The texts of each dictionary.
+    texts: Vec<Texts>,
+}
+
+enum Texts {
+    Dictionary(Arc<StringArray>),
+    /// Too many for a dictionary.
+    Plain(Vec<Arc<str>>),
+}
+
+/// Columns that are being filled.
+pub(super) struct Gathering {
+    devices: Vec<u8>,
+    times: Vec<i64>,
+    users: Nullable<u8>,
+    event_keys: Nullable<u8>,
+    others: Vec<Filling>,
+}
+
+enum Filling {
+    Text(Vec<u32>),
+    Wide(Nullable<i64>),
+    Boolean(Vec<Option<bool>>),
+    Pseudonym(Nullable<u8>),
+}
+
+/// Values, and which rows have one.
+struct Nullable<T> {
+    values: Vec<T>,
+    valid: Vec<bool>,
+    nulls: usize,
+}
+
+impl<T> Nullable<T> {
+    fn with_capacity(rows: usize, values: usize) -> Self {
+        Self { values: Vec::with_capacity(values), valid: Vec::with_capacity(rows), nulls: 0 }
+    }
+
+    fn nulls(&mut self) -> Option<NullBuffer> {
+        (self.nulls > 0).then(|| NullBuffer::from(std::mem::take(&mut self.valid)))
+    }
+}
+
+impl Nullable<u8> {
+    #[inline]
+    fn push(&mut self, pseudonym: Option<u128>) {
+        self.valid.push(pseudonym.is_some());
+        match pseudonym {
+            Some(pseudonym) => self.values.extend_from_slice(&pseudonym.to_be_bytes()),
+            None => self.nulls += 1,
+        }
+    }
+
+    fn finish(mut self) -> Result<ArrayRef, ArrowError> {
+        let offsets = if self.nulls == 0 {
+            offsets(self.valid.len())
+        } else {
+            OffsetBuffer::from_lengths(self.valid.iter().map(|valid| if *valid { PSEUDONYM_BYTES } else { 0 }))
+        };
+        let nulls = self.nulls();
+        Ok(Arc::new(BinaryArray::try_new(offsets, Buffer::from_vec(self.values), nulls)?))
+    }
+}
+
+impl Nullable<i64> {
+    #[inline]
+    fn push(&mut self, value: Option<u64>) {
+        self.values.push(value.unwrap_or_default() as i64);
+        self.valid.push(value.is_some());
+        self.nulls += usize::from(value.is_none());
+    }
+}
+
+fn offsets(rows: usize) -> OffsetBuffer<i32> {
+    OffsetBuffer::from_lengths(std::iter::repeat_n(PSEUDONYM_BYTES, rows))
+}
+
+impl Gatherer {
+    pub(super) fn new(contract: &Contract, columns: &ColumnSet, dictionaries: &Dictionaries, rows: usize) -> Self {
+        let mut texts = Vec::new();
+        for cell in columns.cells() {
+            let Cell::Text { dictionary, .. } = cell else { continue };
+            let all = dictionaries.texts(*dictionary);
+            // Few rows with few texts, as a request over HTTP has, are best copied.
+            texts.push(if all.len() > DICTIONARY_MAX || all.len() * ROWS_PER_TEXT_MIN > rows {
+                Texts::Plain(all)
+            } else {
+                Texts::Dictionary(Arc::new(StringArray::from_iter_values(all.iter())))
+            });
+        }
+        let roles = contract.roles();
+        Self { cells: columns.cells().to_vec(), has_user: roles.user.is_some(), has_event_key: roles.event_id.is_some(), texts }
+    }
+
+    pub(super) fn start(&self, rows: usize) -> Gathering {
+        let pseudonyms = |wanted: bool| if wanted { Nullable::with_capacity(rows, rows * PSEUDONYM_BYTES) } else { Nullable::with_capacity(0, 0) };
+        let filling = |cell: &Cell| match cell {
+            Cell::Text { .. } => Filling::Text(Vec::with_capacity(rows)),
+            Cell::Integer { .. } | Cell::Number { .. } | Cell::Time { .. } => Filling::Wide(Nullable::with_capacity(rows, rows)),
+            Cell::Boolean { .. } => Filling::Boolean(Vec::with_capacity(rows)),
+            Cell::Pseudonym { .. } => Filling::Pseudonym(pseudonyms(true)),
+        };
+        Gathering {
+            devices: Vec::with_capacity(rows * PSEUDONYM_BYTES),
+            times: Vec::with_capacity(rows),
+            users: pseudonyms(self.has_user),
+            event_keys: pseudonyms(self.has_event_key),
+            others: self.cells.iter().map(filling).collect(),
+        }
+    }
+
+    /// Appends rows.
+    pub(super) fn push(&self, to: &mut Gathering, keys: &[Key], parts: &[Part]) {
+        for key in keys {
+            let part = &parts[key.place.0 as usize];
+            let at = key.place.1 as usize;
+            to.devices.extend_from_slice(&key.device.to_be_bytes());
+            to.times.push(key.ts);
+            if self.has_user {
+                let user = part.rows[at].user;
+                to.users.push((user != 0).then_some(user));
+            }
+            if self.has_event_key {
+                to.event_keys.push((key.event_key != 0).then_some(key.event_key));
+            }
+            let words = part.words(at);
+            for (cell, filling) in self.cells.iter().zip(&mut to.others) {
+                match (*cell, filling) {
+                    (Cell::Text { word, .. }, Filling::Text(numbers)) => numbers.push(words[word]),
+                    (Cell::Integer { word, bit } | Cell::Number { word, bit } | Cell::Time { word, bit }, Filling::Wide(values)) => {
+                        values.push(wide(words, word, bit));
+                    }
+                    (Cell::Boolean { word }, Filling::Boolean(values)) => {
+                        values.push(words[word].checked_sub(1).map(|value| value == 1));
+                    }
+                    (Cell::Pseudonym { word, bit }, Filling::Pseudonym(values)) => values.push(widest(words, word, bit)),
+                    // `start` pairs cells and fillings.
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// The rows as a batch; a text column may be a dictionary.
+    pub(super) fn finish(&self, columns: Gathering, schema: SchemaRef) -> Result<RecordBatch, ArrowError> {
+        let rows = columns.times.len();
+        let devices = BinaryArray::try_new(offsets(rows), Buffer::from_vec(columns.devices), None)?;
+        let times = TimestampMicrosecondArray::new(ScalarBuffer::from(columns.times), None).with_timezone("UTC");
+        let mut arrays: Vec<ArrayRef> = vec![Arc::new(devices), Arc::new(times)];
+        if self.has_user {
+            arrays.push(columns.users.finish()?);
+        }
+        let mut others = self.cells.iter().zip(columns.others).map(|(cell, filling)| self.array(*cell, filling));
+        arrays.extend(others.next().transpose()?);
+        if self.has_event_key {
+            arrays.push(columns.event_keys.finish()?);
+        }
+        for other in others {
+            arrays.push(other?);
+        }
+        let fields: Vec<Field> = schema
+            .fields()
+            .iter()
+            .zip(&arrays)
+            .map(|(field, array)| Field::new(field.name(), array.data_type().clone(), field.is_nullable()))
+            .collect();
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
+    }
+
+    fn array(&self, cell: Cell, filling: Filling) -> Result<ArrayRef, ArrowError> {
+        Ok(match (cell, filling) {
+            (Cell::Text { dictionary, .. }, Filling::Text(numbers)) => match &self.texts[dictionary] {
+                Texts::Dictionary(texts) => {
+                    let nulls = numbers.contains(&NULL).then(|| NullBuffer::from_iter(numbers.iter().map(|number| *number != NULL)));
+                    let keys: ScalarBuffer<u32> = numbers.into_iter().map(|number| number.saturating_sub(1)).collect();
+                    Arc::new(DictionaryArray::<UInt32Type>::try_new(UInt32Array::try_new(keys, nulls)?, Arc::clone(texts) as ArrayRef)?)
+                }
+                Texts::Plain(texts) => {
+                    let mut builder = StringBuilder::with_capacity(numbers.len(), numbers.len() * 8);
+                    for number in numbers {
+                        builder.append_option((number as usize).checked_sub(1).and_then(|at| texts.get(at)));
+                    }
+                    Arc::new(builder.finish())
+                }
+            },
+            (Cell::Number { .. }, Filling::Wide(mut values)) => {
+                let numbers: ScalarBuffer<f64> = values.values.iter().map(|bits| f64::from_bits(*bits as u64)).collect();
+                Arc::new(Float64Array::try_new(numbers, values.nulls())?)
+            }
+            (Cell::Time { .. }, Filling::Wide(mut values)) => {
+                let nulls = values.nulls();
+                Arc::new(TimestampMicrosecondArray::try_new(values.values.into(), nulls)?.with_timezone("UTC"))
+            }
+            (_, Filling::Wide(mut values)) => {
+                let nulls = values.nulls();
+                Arc::new(Int64Array::try_new(values.values.into(), nulls)?)
+            }
+            (_, Filling::Boolean(values)) => Arc::new(BooleanArray::from(values)),
+            (_, Filling::Pseudonym(values)) => values.finish()?,
+            (_, Filling::Text(_)) => return Err(ArrowError::InvalidArgumentError("a column of text has no dictionary".to_owned())),
+        })
+    }
+}

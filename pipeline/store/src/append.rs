@@ -221,7 +221,7 @@ impl Writing {
         let schema = self.warehouse.tables().file_schema(table);
         let rows = conform(table, &schema, rows)?;
         let name = |part| names::run_path(table, month, &self.lease, self.batch, part, rolled_up);
-        let mut writer = RunWriter::new(table, self.warehouse.table_folder(table), schema, false, name);
+        let mut writer = RunWriter::new(table, self.warehouse.table_folder(table), schema, false, name).unhashed();
         // In steps, so that a file that has become too large ends.
         for start in (0..rows.num_rows()).step_by(128 << 10) {
             writer.write(&rows.slice(start, (rows.num_rows() - start).min(128 << 10)))?;

@@ -65,7 +65,8 @@ where
             valid.as_slice()
         };
         put_deltas(&mut payload, values);
-        let range = values.first().map(|first| values.iter().fold((*first, *first), |(min, max), value| (min.min(*value), max.max(*value))));
+        let range =
+            values.first().map(|first| values.iter().fold((*first, *first), |(min, max), value| (min.min(*value), max.max(*value))));
         let page =
             Page { encoding: Encoding::DELTA_BINARY_PACKED, rows: page.rows.len(), nulls: page.null_count(), range, value_bytes: None };
         chunk.page(&payload, &page)?;
@@ -135,7 +136,8 @@ pub(crate) fn put_values<'a, T: ByteArrayType<Offset = i32>, B: Bound>(
             Lay::Prefixes => put_prefixes(&mut payload, column, &page),
         };
         let range = as_bound.and_then(|as_bound| range_of(column, &page, as_bound));
-        let page = Page { encoding: lay.encoding(), rows: page.rows.len(), nulls: page.null_count(), range, value_bytes: Some(value_bytes) };
+        let page =
+            Page { encoding: lay.encoding(), rows: page.rows.len(), nulls: page.null_count(), range, value_bytes: Some(value_bytes) };
         chunk.page(&payload, &page)?;
         start = end;
     }

@@ -182,10 +182,9 @@ impl<W: Write + Send> FileEncoder<W> {
             }
             let mut writers: Vec<_> =
                 own.iter().filter_map(|leaf| others.as_mut().and_then(|others| others.get_mut(*leaf)).and_then(Option::take)).collect();
-            for piece in pieces {
-                for (writer, leaf) in writers.iter_mut().zip(compute_leaves(field, piece)?) {
-                    writer.write(&leaf)?;
-                }
+            // At once, so that pages end at the same rows as ours.
+            for (writer, leaf) in writers.iter_mut().zip(compute_leaves(field, &one(&pieces)?)?) {
+                writer.write(&leaf)?;
             }
             encoded.push(Encoded::Theirs(writers.into_iter().map(|writer| writer.close()).collect::<Result<_, _>>()?));
         }

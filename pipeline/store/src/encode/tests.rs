@@ -176,8 +176,10 @@ fn batch_of(shape: &Shape) -> RecordBatch {
             Arc::new(picks.iter().map(|pick| pick.map(|pick| text(shape, pick))).collect::<StringArray>())
         }
     };
-    let binaries = |nullable| -> BinaryArray { source.picks(shape, nullable).iter().map(|pick| pick.map(|pick| binary(shape, pick))).collect() };
-    let integers = |nullable| -> Int64Array { source.picks(shape, nullable).iter().map(|pick| pick.map(|pick| integer(shape, pick))).collect() };
+    let binaries =
+        |nullable| -> BinaryArray { source.picks(shape, nullable).iter().map(|pick| pick.map(|pick| binary(shape, pick))).collect() };
+    let integers =
+        |nullable| -> Int64Array { source.picks(shape, nullable).iter().map(|pick| pick.map(|pick| integer(shape, pick))).collect() };
     let lengths: Vec<usize> = (0..shape.rows).map(|_| source.below(4) as usize).collect();
     let elements = Int32Array::from_iter_values((0..lengths.iter().sum()).map(|at: usize| at as i32));
     let DataType::List(element) = schema().field(5).data_type().clone() else { panic!("counts is a list") };
@@ -195,7 +197,12 @@ fn batch_of(shape: &Shape) -> RecordBatch {
         Arc::new(source.picks(shape, true).iter().map(|pick| pick.map(floats)).collect::<Float64Array>()),
         Arc::new(source.picks(shape, true).iter().map(|pick| pick.map(|pick| pick.is_multiple_of(2))).collect::<BooleanArray>()),
     ];
-    let fields = schema().fields().iter().zip(&columns).map(|(field, column)| field.as_ref().clone().with_data_type(column.data_type().clone())).collect::<Vec<_>>();
+    let fields = schema()
+        .fields()
+        .iter()
+        .zip(&columns)
+        .map(|(field, column)| field.as_ref().clone().with_data_type(column.data_type().clone()))
+        .collect::<Vec<_>>();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
 }
 
@@ -244,6 +251,37 @@ proptest! {
     }
 }
 
+/// Set `AMELES_TEST_PYTHON` to a Python that has tests/requirements.txt; skipped without.
+#[test]
+fn duckdb_pyarrow_and_polars_read_the_same_rows() {
+    let Some(python) = std::env::var_os("AMELES_TEST_PYTHON") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/python/compare_parquet.py");
+    let lengths = [(16, 0), (16, 3), (0, 5), (70, 10), (16, 10)];
+    let shapes = lengths.into_iter().enumerate().map(|(seed, (length, nulls))| Shape {
+        seed: seed as u64,
+        rows: 5_000,
+        run: 1 + seed as u64 * 13,
+        distinct: 1 << (seed * 2),
+        nulls,
+        length,
+        coded: seed % 2 == 0,
+        extremes: false,
+    });
+    for shape in shapes {
+        let (schema, batch) = (schema(), batch_of(&shape));
+        let write = |name: &str, file: Bytes| {
+            let path = folder.path().join(format!("{}-{name}.parquet", shape.seed));
+            std::fs::write(&path, file).unwrap();
+            path
+        };
+        let mine = write("mine", encoded(&schema, small(512, 2_048), std::slice::from_ref(&batch)));
+        let theirs = write("reference", by_arrow_writer(&schema, small(512, 2_048), &plain(&schema, &batch)));
+        let output = std::process::Command::new(&python).args([script.as_ref(), mine.as_os_str(), theirs.as_os_str()]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "5000", "{shape:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 #[test]
 fn batches_may_mix_texts_and_dictionaries() {
     let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("room", DataType::Utf8, true)]));
@@ -258,10 +296,8 @@ fn batches_may_mix_texts_and_dictionaries() {
         dictionary(vec![], vec![]),
         dictionary(vec![None], vec![]),
     ];
-    let batches: Vec<RecordBatch> = columns
-        .into_iter()
-        .map(|column| RecordBatch::try_from_iter_with_nullable([("room", column, true)]).unwrap())
-        .collect();
+    let batches: Vec<RecordBatch> =
+        columns.into_iter().map(|column| RecordBatch::try_from_iter_with_nullable([("room", column, true)]).unwrap()).collect();
     let file = encoded(&schema, small(4, 1 << 10), &batches);
     let expected = StringArray::from(vec![
         Some("bath"),
@@ -297,7 +333,8 @@ fn an_entry_that_no_row_uses_is_not_stored_in_the_dictionary() {
 
 #[test]
 fn large_texts_are_plain_and_end_a_page_early() {
-    let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("text", DataType::Utf8, true), Field::new("key", DataType::Binary, true)]));
+    let schema: SchemaRef =
+        Arc::new(Schema::new(vec![Field::new("text", DataType::Utf8, true), Field::new("key", DataType::Binary, true)]));
     let texts: StringArray = (0..3_000).map(|row| (row % 7 > 0).then(|| format!("{row:01000}"))).collect();
     let keys: BinaryArray = (0..3_000).map(|row| (row % 5 > 0).then(|| format!("{row:01000}").into_bytes())).collect();
     let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(texts), Arc::new(keys)]).unwrap();

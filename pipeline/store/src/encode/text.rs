@@ -116,7 +116,9 @@ impl<'a> Coding<'a> {
         let places = codes.get_mut(first..)?;
         match &valid {
             None => self.take_keys(keys, texts, places),
-            Some(valid) => valid.valid_slices().try_for_each(|(from, to)| self.take_keys(keys.get(from..to)?, texts, places.get_mut(from..to)?)),
+            Some(valid) => {
+                valid.valid_slices().try_for_each(|(from, to)| self.take_keys(keys.get(from..to)?, texts, places.get_mut(from..to)?))
+            }
         }
     }
 

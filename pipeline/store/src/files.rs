@@ -14,7 +14,6 @@ use arrow::buffer::OffsetBuffer;
 use arrow::compute;
 use arrow::datatypes::{DataType, Int32Type, SchemaRef, TimestampMicrosecondType};
 use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
@@ -27,6 +26,7 @@ use parquet::schema::types::ColumnPath;
 use ring::digest;
 
 use crate::durable::{self, IfThere};
+use crate::encode::FileEncoder;
 use crate::log::NewFile;
 use crate::rewrite::FileEvidence;
 use crate::{DataFile, StoreError};
@@ -37,7 +37,7 @@ const ROW_GROUP_ROWS: usize = 128 << 10;
 const PAGE_ROWS: usize = 8 << 10;
 const READ_ROWS: usize = 8 << 10;
 
-fn properties(table: Table, schema: &SchemaRef) -> WriterProperties {
+pub(crate) fn properties(table: Table, schema: &SchemaRef) -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("ameles ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
@@ -72,6 +72,7 @@ fn properties(table: Table, schema: &SchemaRef) -> WriterProperties {
 #[derive(Clone, Debug)]
 pub(crate) struct Written {
     pub(crate) file: NewFile,
+    /// Empty where nobody will ask.
     sha256: String,
 }
 
@@ -90,10 +91,11 @@ pub(crate) struct RunWriter<'a> {
     open: Option<OpenFile>,
     written: Vec<Written>,
     tag_range: bool,
+    hashed: bool,
 }
 
 struct OpenFile {
-    writer: ArrowWriter<Vec<u8>>,
+    writer: FileEncoder<Vec<u8>>,
     rows: u64,
     ts: Option<(i64, i64)>,
     range: Option<(u16, u16)>,
@@ -101,7 +103,13 @@ struct OpenFile {
 
 impl<'a> RunWriter<'a> {
     pub(crate) fn new(table: Table, folder: PathBuf, schema: SchemaRef, tag_range: bool, name: impl Fn(u32) -> String + Send + 'a) -> Self {
-        Self { table, folder, schema, name: Box::new(name), open: None, written: Vec::new(), tag_range }
+        Self { table, folder, schema, name: Box::new(name), open: None, written: Vec::new(), tag_range, hashed: true }
+    }
+
+    /// Without the hashes that only a rewrite's evidence shows.
+    pub(crate) fn unhashed(mut self) -> Self {
+        self.hashed = false;
+        self
     }
 
     /// Appends rows; a file ends between two calls only.
@@ -112,7 +120,7 @@ impl<'a> RunWriter<'a> {
         let mut open = match self.open.take() {
             Some(open) => open,
             None => OpenFile {
-                writer: ArrowWriter::try_new(Vec::new(), Arc::clone(&self.schema), Some(properties(self.table, &self.schema)))?,
+                writer: FileEncoder::new(Vec::new(), Arc::clone(&self.schema), properties(self.table, &self.schema))?,
                 rows: 0,
                 ts: None,
                 range: None,
@@ -138,7 +146,7 @@ impl<'a> RunWriter<'a> {
             let last = bucket(batch.num_rows() - 1);
             open.range = Some((open.range.map_or_else(|| bucket(0), |range| range.0), last));
         }
-        let bytes = open.writer.bytes_written() + open.writer.in_progress_size();
+        let bytes = open.writer.bytes();
         self.open = Some(open);
         if bytes >= FILE_BYTES_MAX {
             self.close_file()?;
@@ -148,7 +156,7 @@ impl<'a> RunWriter<'a> {
 
     fn close_file(&mut self) -> Result<(), StoreError> {
         let Some(open) = self.open.take() else { return Ok(()) };
-        let bytes = Bytes::from(open.writer.into_inner()?);
+        let bytes = Bytes::from(open.writer.finish()?);
         let part = u32::try_from(self.written.len()).unwrap_or(u32::MAX);
         let path = (self.name)(part);
         let at = self.folder.join(&path);
@@ -160,7 +168,7 @@ impl<'a> RunWriter<'a> {
         })?;
         let bounds = |(first, last)| (Timestamp::from_micros(first), Timestamp::from_micros(last));
         let file = NewFile { path, size: bytes.len() as u64, rows: open.rows, ts: open.ts.map(bounds), range: open.range };
-        self.written.push(Written { file, sha256: sha256(&bytes) });
+        self.written.push(Written { file, sha256: if self.hashed { sha256(&bytes) } else { String::new() } });
         Ok(())
     }
 

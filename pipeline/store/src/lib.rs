@@ -11,6 +11,7 @@ mod append;
 mod append_plans;
 mod commit;
 mod durable;
+mod encode;
 mod entry;
 mod error;
 #[doc(hidden)]

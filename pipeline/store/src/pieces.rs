@@ -245,7 +245,7 @@ impl Writing {
         let first = u32::try_from(piece).unwrap_or(u32::MAX).saturating_mul(FILES_PER_PIECE);
         let name = |part: u32| self.name(table, form, first.saturating_add(part), rolled_up);
         let folder = self.warehouse.table_folder(table);
-        let mut writer = RunWriter::new(table, folder, schema, form.settled.is_some(), name);
+        let mut writer = RunWriter::new(table, folder, schema, form.settled.is_some(), name).unhashed();
         for start in (0..rows.num_rows()).step_by(STEP_ROWS) {
             writer.write(&rows.slice(start, (rows.num_rows() - start).min(STEP_ROWS)))?;
         }
@@ -256,7 +256,7 @@ impl Writing {
         let tables = self.warehouse.tables();
         let name = |part: u32| self.name(Table::Links, form, part, &[]);
         let folder = self.warehouse.table_folder(Table::Links);
-        let mut writer = RunWriter::new(Table::Links, folder, tables.file_schema(Table::Links), form.settled.is_some(), name);
+        let mut writer = RunWriter::new(Table::Links, folder, tables.file_schema(Table::Links), form.settled.is_some(), name).unhashed();
         for some in links.chunks(STEP_ROWS) {
             writer.write(&links_batch(tables, some)?)?;
         }
@@ -274,7 +274,7 @@ pub(crate) fn write_quarantine(warehouse: &Warehouse, lease: &str, batch: u64, r
     let mut files = Files::new();
     for (month, rows) in quarantine_by_month(&conform(table, &schema, rows)?)? {
         let name = |part| names::run_path(table, month, lease, batch, part, &[]);
-        let mut writer = RunWriter::new(table, warehouse.table_folder(table), Arc::clone(&schema), false, name);
+        let mut writer = RunWriter::new(table, warehouse.table_folder(table), Arc::clone(&schema), false, name).unhashed();
         writer.write(&rows)?;
         files.insert((table, month), files_of(writer)?);
     }
@@ -301,6 +301,5 @@ fn conform(table: Table, schema: &SchemaRef, rows: &RecordBatch) -> Result<Recor
     {
         return Err(StoreError::schema(table, "the batch has other columns than `file_schema`"));
     }
-    let columns = rows.columns().iter().zip(schema.fields()).map(|(column, field)| arrow::compute::cast(column, field.data_type()));
-    Ok(RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<Vec<_>, _>>()?)?)
+    Ok(rows.clone())
 }

@@ -7,4 +7,4 @@ mod laws;
 mod life;
 mod reads;
 mod speed;
-mod support;
+pub(crate) mod support;

@@ -16,7 +16,7 @@ use futures::TryStreamExt;
 
 use crate::{Append, Appended, Maintainer, MonthRewrite, ReadView, Rewrite, StoreError, Txn, Warehouse, WriterLease};
 
-pub(super) fn tables() -> TableSchemas {
+pub(crate) fn tables() -> TableSchemas {
     TableSchemas {
         dimensions: vec!["product".into(), "country".into()],
         measures: vec![Measure { name: "wakes".into(), event_type: "wake".into() }],

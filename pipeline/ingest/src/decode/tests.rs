@@ -277,7 +277,8 @@ fn shapes() -> Vec<String> {
 fn same_as_general(lines: &[Vec<u8>]) -> Result<(), TestCaseError> {
     let decoder = decoder();
     let mut practised = Scratch::default();
-    let mut general = Scratch { general: true, ..Scratch::default() };
+    let mut general = Scratch::default();
+    general.general = true;
     for line in lines {
         // Twice: what was learnt from the line itself may not change what is told of it.
         for _ in 0..2 {

@@ -218,36 +218,48 @@ impl Decoder {
             let expected = scratch.order[before];
             #[cfg(test)]
             let expected = if scratch.general { END - 1 } else { expected };
-            let child_at = match node.children.get(usize::from(expected)) {
-                Some(child) if scanner.member(first, &child.member) => usize::from(expected),
-                None if scanner.closes() => return Ok(()),
-                _ => match next(scratch, line, scanner, node, expected, first)? {
-                    Next::End => {
-                        scratch.order[before] = END;
-                        return Ok(());
+            if let Some(child) = node.children.get(usize::from(expected)) {
+                let lead = usize::from(first);
+                let text = scanner.literal(&child.text_literals[lead]);
+                if text || scanner.literal(&child.key_literals[lead]) {
+                    first = false;
+                    before = node.order_at + 1 + usize::from(expected);
+                    if !text {
+                        self.value(scratch, line, scanner, child, depth)?;
+                    } else if let Some((start, end)) = scanner.plain_text() {
+                        put_text(scratch, line, start, end, child);
+                    } else {
+                        scanner.back(scanner.at() - 1);
+                        self.any_value(scratch, line, scanner, child, depth)?;
                     }
-                    Next::Undeclared(key) => {
-                        first = false;
-                        let token = scanner.value()?;
-                        scratch.undeclared_count += 1;
-                        note_undeclared(scratch, node_at, line, key);
-                        scanner.skip(token, depth)?;
-                        continue;
-                    }
-                    Next::Child(child_at) => {
-                        scratch.order[before] = child_at as u16;
-                        child_at
-                    }
-                },
-            };
+                    continue;
+                }
+            } else if scanner.here(b'}') {
+                return Ok(());
+            }
+            match next(scratch, line, scanner, node, expected, first)? {
+                Next::End => {
+                    scratch.order[before] = END;
+                    return Ok(());
+                }
+                Next::Undeclared(key) => {
+                    let token = scanner.value()?;
+                    scratch.undeclared_count += 1;
+                    note_undeclared(scratch, node_at, line, key);
+                    scanner.skip(token, depth)?;
+                }
+                Next::Child(child_at) => {
+                    scratch.order[before] = child_at as u16;
+                    before = node.order_at + 1 + child_at;
+                    self.value(scratch, line, scanner, &node.children[child_at], depth)?;
+                }
+            }
             first = false;
-            before = node.order_at + 1 + child_at;
-            self.value(scratch, line, scanner, &node.children[child_at], depth)?;
         }
     }
 
     /// The value of a declared key: first as most are written, directly into its slot.
-    #[inline(always)]
+    #[inline]
     fn value(&self, scratch: &mut Scratch, line: &str, scanner: &mut Scanner<'_>, child: &Child, depth: u32) -> Result<(), Malformed> {
         #[cfg(test)]
         if scratch.general {
@@ -255,10 +267,12 @@ impl Decoder {
         }
         match scanner.peek() {
             Some(b'"') => {
+                scanner.step();
                 if let Some((start, end)) = scanner.plain_text() {
                     put_text(scratch, line, start, end, child);
                     return Ok(());
                 }
+                scanner.back(scanner.at() - 1);
             }
             Some(b'{') => {
                 if let Some(below) = child.node {
@@ -358,10 +372,14 @@ impl Scratch {
 
     #[inline(always)]
     fn put(&mut self, child: &Child, slot: Slot, valid: bool) {
-        if let Some(place) = child.field.and_then(|field| self.slots.get_mut(field)) {
+        if let Some(place) = self.slots.get_mut(child.field.unwrap_or(usize::MAX)) {
             *place = slot;
         }
-        self.valid = self.valid & !child.bit | if valid { child.bit } else { 0 };
+        if valid {
+            self.valid |= child.bit;
+        } else {
+            self.valid &= !child.bit;
+        }
     }
 
     /// The text of a number from [`Decoded::memo_id`].
@@ -432,7 +450,7 @@ fn plain_list(scratch: &mut Scratch, scanner: &mut Scanner<'_>, child: &Child) -
     loop {
         // The bracket, or a comma.
         scanner.step();
-        let text = scanner.starts_text().then(|| scanner.plain_text()).flatten();
+        let text = scanner.here(b'"').then(|| scanner.plain_text()).flatten();
         let more = scanner.peek();
         match (text, more) {
             (Some((start, end)), Some(b',' | b']')) => {

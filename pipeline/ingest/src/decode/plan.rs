@@ -3,7 +3,7 @@
 use ameles_schemas::{Contract, FieldKind};
 
 use super::bit;
-use super::scan::Member;
+use super::scan::Literal;
 use super::validate::Quick;
 
 /// A declared object: which keys it may have.
@@ -26,8 +26,10 @@ pub(crate) struct Child {
     /// Where its value is a declared object.
     pub(crate) node: Option<usize>,
     pub(crate) kind: FieldKind,
-    /// Its key as most often written.
-    pub(crate) member: Member,
+    /// Its key as most often written, and before it the comma, but not for an object's first.
+    pub(crate) key_literals: [Literal; 2],
+    /// With the opening quote as well, where its value is a text.
+    pub(crate) text_literals: [Literal; 2],
     /// The field's bit among the first ones; none beyond them.
     pub(crate) bit: u64,
     /// How its value is checked on the way.
@@ -59,6 +61,9 @@ impl Plan {
                 if depth == last {
                     plan.nodes[node].children[child].field = Some(field);
                     plan.nodes[node].children[child].kind = declared.kind;
+                    if matches!(declared.kind, FieldKind::String | FieldKind::Timestamp) {
+                        plan.nodes[node].children[child].text_literals = [",", ""].map(|before| Literal::of_key(before, key, ":\""));
+                    }
                     plan.nodes[node].children[child].quick = Quick::new(field, declared);
                     plan.nodes[node].children[child].bit = bit(field);
                 } else {
@@ -81,7 +86,8 @@ impl Plan {
         let children = &mut self.nodes[node].children;
         children.iter().position(|child| *child.key == *key).unwrap_or_else(|| {
             let (kind, quick) = (FieldKind::Object, Quick::default());
-            children.push(Child { key: key.into(), field: None, node: None, kind, member: Member::new(key), bit: 0, quick });
+            let (key_literals, text_literals) = ([",", ""].map(|before| Literal::of_key(before, key, ":")), [Literal::NONE; 2]);
+            children.push(Child { key: key.into(), field: None, node: None, kind, key_literals, text_literals, bit: 0, quick });
             children.len() - 1
         })
     }

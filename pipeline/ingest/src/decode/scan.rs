@@ -41,28 +41,32 @@ pub(crate) struct Scanner<'a> {
 
 /// So many digits fit 64 bits whatever they are.
 const EXACT_DIGITS: usize = 18;
-/// Bytes of a key that [`Member`] compares at once, its quotes and colon included.
-const MEMBER_BYTES: usize = 16;
+/// Bytes compared at once.
+const WORD_BYTES: usize = 16;
 
-/// How a key is most often written, `"key":`, to be compared as a whole.
+/// How something between values is most often written, as `,"key":`, to be compared as a whole.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Member {
+pub(crate) struct Literal {
     words: [u128; 2],
     masks: [u128; 2],
-    /// None where the key is too long, or has to be escaped.
+    /// None where it is too long, or has to be escaped.
     len: usize,
 }
 
-impl Member {
-    pub(crate) fn new(key: &str) -> Self {
-        let written = format!("\"{key}\":");
+impl Literal {
+    /// What is never there.
+    pub(crate) const NONE: Self = Self { words: [0; 2], masks: [0; 2], len: 0 };
+
+    /// A key, with what comes before its first quote and after its last one.
+    pub(crate) fn of_key(before: &str, key: &str, after: &str) -> Self {
+        let written = format!("{before}\"{key}\"{after}");
         let plain = !key.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
-        if !plain || written.len() > 2 * MEMBER_BYTES {
-            return Self { words: [0; 2], masks: [0; 2], len: 0 };
+        if !plain || written.len() > 2 * WORD_BYTES {
+            return Self::NONE;
         }
-        let mut bytes = [0; 2 * MEMBER_BYTES];
+        let mut bytes = [0; 2 * WORD_BYTES];
         bytes[..written.len()].copy_from_slice(written.as_bytes());
-        let words = [0, MEMBER_BYTES].map(|at| word(&bytes, at).unwrap_or_default());
+        let words = [0, WORD_BYTES].map(|at| word(&bytes, at).unwrap_or_default());
         let masks = words.map(|word| word.to_le_bytes().map(|byte| if byte == 0 { 0 } else { u8::MAX })).map(u128::from_le_bytes);
         Self { words, masks, len: written.len() }
     }
@@ -74,19 +78,29 @@ fn word(bytes: &[u8], at: usize) -> Option<u128> {
     bytes.get(at..).and_then(<[u8]>::first_chunk).map(|chunk| u128::from_le_bytes(*chunk))
 }
 
-/// The text `bytes[start..end]` of at most 16 bytes as a number; what comes after it is zero.
+/// The text `bytes[start..end]` of 1 to 16 bytes as a number; what comes after it is zero.
 #[inline(always)]
 pub(crate) fn short_text(bytes: &[u8], start: usize, end: usize) -> Option<u128> {
-    let len = end.checked_sub(start).filter(|len| (1..=MEMBER_BYTES).contains(len))?;
+    /// All bits of so many bytes; no text is empty here.
+    const MASKS: [Option<u128>; WORD_BYTES + 1] = {
+        let mut masks = [None; WORD_BYTES + 1];
+        let mut len = 1;
+        while len <= WORD_BYTES {
+            masks[len] = Some(u128::MAX >> ((WORD_BYTES - len) * 8));
+            len += 1;
+        }
+        masks
+    };
+    let mask = (*MASKS.get(end.wrapping_sub(start))?)?;
     let whole = match word(bytes, start) {
         Some(word) => word,
         // Too near the end of the line: the bytes before it are shifted out.
         None => {
-            let at = bytes.len().checked_sub(MEMBER_BYTES)?;
+            let at = bytes.len().checked_sub(WORD_BYTES)?;
             word(bytes, at)? >> ((start - at) * 8)
         }
     };
-    Some(whole & u128::MAX >> ((MEMBER_BYTES - len) * 8))
+    Some(whole & mask)
 }
 
 /// What of the 32 bytes from `at` is no plain text; nothing where the whole text is shorter.
@@ -156,27 +170,18 @@ impl<'a> Scanner<'a> {
         Ok(Some(span))
     }
 
-    /// Takes the next member's key and colon if they stand there just as `member` is most often written.
+    /// Takes what stands right here if it is this.
     #[inline(always)]
-    pub(crate) fn member(&mut self, first: bool, member: &Member) -> bool {
+    pub(crate) fn literal(&mut self, literal: &Literal) -> bool {
         let bytes = self.text.as_bytes();
-        let from = self.at + usize::from(!first);
         let is = |part: usize| {
-            let found = word(bytes, from + part * MEMBER_BYTES).map(|word| (word ^ member.words[part]) & member.masks[part]);
+            let found = word(bytes, self.at + part * WORD_BYTES).map(|word| (word ^ literal.words[part]) & literal.masks[part]);
             found == Some(0)
         };
-        let found = member.len > 0 && (first || self.peek() == Some(b',')) && is(0) && (member.len <= MEMBER_BYTES || is(1));
+        let found = literal.len > 0 && is(0) && (literal.len <= WORD_BYTES || is(1));
         if found {
-            self.at = from + member.len;
+            self.at += literal.len;
         }
-        found
-    }
-
-    /// Takes an object's end if it stands right here.
-    #[inline(always)]
-    pub(crate) fn closes(&mut self) -> bool {
-        let found = self.peek() == Some(b'}');
-        self.at += usize::from(found);
         found
     }
 
@@ -239,16 +244,19 @@ impl<'a> Scanner<'a> {
         self.at = at;
     }
 
+    /// Takes `byte` if it stands right here.
     #[inline(always)]
-    pub(crate) fn starts_text(&self) -> bool {
-        self.peek() == Some(b'"')
+    pub(crate) fn here(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
     }
 
-    /// At an opening quote: a string without escapes, to behind its closing quote. Takes nothing where it is none.
+    /// Behind an opening quote: a string without escapes, to behind its closing quote. Takes nothing where it is none.
     #[inline(always)]
     pub(crate) fn plain_text(&mut self) -> Option<(usize, usize)> {
         let bytes = self.text.as_bytes();
-        let start = self.at + 1;
+        let start = self.at;
         let mut at = start;
         let end = loop {
             let hits = specials(bytes, at);

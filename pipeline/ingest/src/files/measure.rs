@@ -141,6 +141,15 @@ async fn measure_steps_of_a_worker() {
                 admission.line(&mut worker, &view, None, line, number, &mut part);
             }
             note(4, began);
+            let began = std::time::Instant::now();
+            seen += crate::lines::TextLines::new(&text).count();
+            note(5, began);
+            let mut part = crate::batch::Part::new("x".into(), view.arrival, 1, &admission.columns, None, *events, 0);
+            let began = std::time::Instant::now();
+            for (line, number) in crate::lines::TextLines::new(&text).zip(1..) {
+                admission.checked_line(&mut worker, &view, None, line, number, &mut part);
+            }
+            note(6, began);
             assert!(seen > *events && part.rows.len() > events / 2);
         }
     }

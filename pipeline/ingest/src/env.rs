@@ -79,7 +79,7 @@ impl IngestEnv {
         let event_id = roles.event_id.map(|at| identifier(at, Some(EVENT_DOMAIN))).transpose()?.flatten();
         let plans = ColumnPlan::of_contract(&contract, limits.identifier_bytes_max, hasher)?;
         let may_refuse = (0..plans.len()).filter(|at| plans[*at].may_refuse()).collect();
-        let columns = Arc::new(ColumnSet::new(plans));
+        let columns = Arc::new(ColumnSet::new(roles.event_type, plans));
         let alias = keyring.secret(ALIAS_PURPOSE).map_err(IngestError::keyring)?;
         let decoder = Decoder::new(Arc::clone(&contract), limits.line_bytes_max);
         let admission = Arc::new(Admission { decoder, policy, device, user, event_id, columns, may_refuse });

@@ -11,6 +11,8 @@ use sha2::digest::generic_array::GenericArray;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::SecretKey32;
+#[cfg(target_arch = "x86_64")]
+use crate::side_by_side::{self, Short};
 
 const BLOCK_BYTES: usize = 64;
 const DIGEST_BYTES: usize = 32;
@@ -66,6 +68,23 @@ impl DomainHasher {
         bytes
     }
 
+    /// The first 16 bytes of several keyed hashes, each of a hasher of its own
+    /// or the same: less than one after the other takes, where the messages are short.
+    pub fn bytes16_each<const N: usize>(pairs: [(&Self, &[u8]); N]) -> [[u8; 16]; N] {
+        #[cfg(target_arch = "x86_64")]
+        if pairs.iter().all(|(_, message)| message.len() < LENGTH_AT) {
+            let messages = pairs.map(|(hasher, message)| Short {
+                inner: &hasher.inner,
+                outer: &hasher.outer,
+                block: last_block(message, BLOCK_BYTES + message.len()),
+            });
+            if let Some(keys) = side_by_side::bytes16(&messages) {
+                return keys;
+            }
+        }
+        pairs.map(|(hasher, message)| hasher.bytes16(message))
+    }
+
     /// The whole keyed hash.
     pub fn bytes32(&self, message: &[u8]) -> [u8; 32] {
         digest(self.state(message))
@@ -105,6 +124,16 @@ fn padded(key: &SecretKey32, pad: u8) -> [u32; 8] {
     compress256(&mut state, std::slice::from_ref(GenericArray::from_slice(&block)));
     block.zeroize();
     state
+}
+
+/// The last bytes of a message of so many, at most 55, with the padding of FIPS 180-4, section 5.1.1.
+#[cfg(target_arch = "x86_64")]
+fn last_block(rest: &[u8], message_bytes: usize) -> [u8; BLOCK_BYTES] {
+    let mut block = [0; BLOCK_BYTES];
+    block[..rest.len()].copy_from_slice(rest);
+    block[rest.len()] = 0x80;
+    block[LENGTH_AT..].copy_from_slice(&(message_bytes as u64 * 8).to_be_bytes());
+    block
 }
 
 /// Compresses the message's last bytes with the padding of FIPS 180-4, section 5.1.1.
@@ -161,11 +190,39 @@ mod tests {
     }
 
     #[test]
+    fn several_at_once_agree_with_ring_at_every_pair_of_lengths() {
+        let keys = [[0x5a; 32], [0x11; 32], [0xc3; 32]];
+        let hashers = keys.map(|key| DomainHasher::new(&SecretKey32::new(key)));
+        let message: Vec<u8> = (0..130_u32).map(|byte| (byte * 11 + 5) as u8).collect();
+        let expected: Vec<Vec<Vec<u8>>> =
+            keys.iter().map(|key| (0..=message.len()).map(|length| by_ring(key, &message[..length])[..16].to_vec()).collect()).collect();
+        for one in 0..=message.len() {
+            assert_eq!(DomainHasher::bytes16_each([(&hashers[0], &message[..one])])[0][..], expected[0][one][..]);
+            for two in 0..=message.len() {
+                let [first, second] = DomainHasher::bytes16_each([(&hashers[0], &message[..one]), (&hashers[1], &message[..two])]);
+                assert_eq!((&first[..], &second[..]), (&expected[0][one][..], &expected[1][two][..]), "{one}, {two}");
+            }
+        }
+    }
+
+    #[test]
     fn debug_shows_nothing() {
         assert_eq!(format!("{:?}", DomainHasher::new(&SecretKey32::new([7; 32]))), "DomainHasher(…)");
     }
 
     proptest! {
+        #[test]
+        fn several_at_once_agree_with_ring(
+            keys: [[u8; 32]; 4],
+            messages in prop::array::uniform4(prop::collection::vec(any::<u8>(), 0..70)),
+        ) {
+            let hashers = keys.map(|key| DomainHasher::new(&SecretKey32::new(key)));
+            let expected: Vec<Vec<u8>> = keys.iter().zip(&messages).map(|(key, message)| by_ring(key, message)[..16].to_vec()).collect();
+            let pair = |at: usize| (&hashers[at], messages[at].as_slice());
+            prop_assert_eq!(DomainHasher::bytes16_each([pair(0), pair(1), pair(2)]).map(Vec::from).to_vec(), expected[..3].to_vec());
+            prop_assert_eq!(DomainHasher::bytes16_each([pair(0), pair(1), pair(2), pair(3)]).map(Vec::from).to_vec(), expected);
+        }
+
         #[test]
         fn agrees_with_ring(key: [u8; 32], message in prop::collection::vec(any::<u8>(), 0..300)) {
             let hasher = DomainHasher::new(&SecretKey32::new(key));

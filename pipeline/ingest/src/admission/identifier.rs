@@ -34,30 +34,79 @@ impl Identifier {
 
     /// The field's keyed hash; `None` where the event has none.
     pub(crate) fn key(&self, event: &Decoded<'_>, field: usize) -> Result<Option<[u8; 16]>, Unusable> {
-        self.normalised(event, field, |identifier| self.hasher.bytes16(identifier))
+        Ok(self.spelt(event, field)?.map(|spelt| self.hasher.bytes16(spelt.bytes())))
     }
 
     /// The field's keyed hash under every epoch.
     pub(crate) fn all_keys(&self, event: &Decoded<'_>, field: usize) -> Vec<(u32, [u8; 16])> {
-        let of_all = |identifier: &[u8]| self.epochs.iter().map(|(epoch, hasher)| (*epoch, hasher.bytes16(identifier))).collect();
-        self.normalised(event, field, of_all).ok().flatten().unwrap_or_default()
+        let of_all = |spelt: &Spelt<'_>| self.epochs.iter().map(|(epoch, hasher)| (*epoch, hasher.bytes16(spelt.bytes()))).collect();
+        self.spelt(event, field).ok().flatten().as_ref().map(of_all).unwrap_or_default()
     }
 
-    fn normalised<T>(&self, event: &Decoded<'_>, field: usize, hash: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, Unusable> {
-        let Some(mut raw) = event.identifier(field) else {
+    /// The field's identifier as it is hashed; `None` where the event has none.
+    pub(crate) fn spelt<'a>(&self, event: &Decoded<'a>, field: usize) -> Result<Option<Spelt<'a>>, Unusable> {
+        let Some(raw) = event.identifier(field) else {
             return Ok(None);
         };
-        let mut normalised = normalise(&raw, self.fold_case);
-        let usable = !normalised.is_empty() && normalised.len() <= self.bytes_max;
-        let key = usable.then(|| hash(normalised.as_bytes()));
-        wipe(&mut normalised);
-        wipe(&mut raw);
-        key.map(Some).ok_or(Unusable)
+        let spelt = Spelt(match raw {
+            Cow::Borrowed(raw) => normalise(raw, self.fold_case),
+            Cow::Owned(mut raw) => {
+                let spelt = normalise(&raw, self.fold_case).into_owned();
+                raw.zeroize();
+                Cow::Owned(spelt)
+            }
+        });
+        let usable = !spelt.0.is_empty() && spelt.0.len() <= self.bytes_max;
+        usable.then_some(Some(spelt)).ok_or(Unusable)
     }
 }
 
-fn wipe(text: &mut Cow<'_, str>) {
-    if let Cow::Owned(owned) = text {
-        owned.zeroize();
+/// An identifier as it is hashed, wiped on drop where it is a copy.
+pub(crate) struct Spelt<'a>(Cow<'a, str>);
+
+impl Spelt<'_> {
+    fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
     }
+}
+
+impl Drop for Spelt<'_> {
+    fn drop(&mut self) {
+        if let Cow::Owned(owned) = &mut self.0 {
+            owned.zeroize();
+        }
+    }
+}
+
+/// An identifier, and what hashes it.
+pub(crate) type Named<'a> = (&'a Identifier, Spelt<'a>);
+
+/// The keyed hashes of an event's device, user and id: together they take less
+/// than one after the other.
+pub(crate) fn keys(device: &Named<'_>, user: Option<&Named<'_>>, event_id: Option<&Named<'_>>) -> Keys {
+    fn each<const N: usize>(named: [&Named<'_>; N]) -> [[u8; 16]; N] {
+        DomainHasher::bytes16_each(named.map(|(identifier, spelt)| (&identifier.hasher, spelt.bytes())))
+    }
+    match (user, event_id) {
+        (Some(user), Some(event_id)) => {
+            let [device, user, event_id] = each([device, user, event_id]);
+            Keys { device, user: Some(user), event_id: Some(event_id) }
+        }
+        (Some(user), None) => {
+            let [device, user] = each([device, user]);
+            Keys { device, user: Some(user), event_id: None }
+        }
+        (None, Some(event_id)) => {
+            let [device, event_id] = each([device, event_id]);
+            Keys { device, user: None, event_id: Some(event_id) }
+        }
+        (None, None) => Keys { device: each([device])[0], user: None, event_id: None },
+    }
+}
+
+/// An event's keyed hashes.
+pub(crate) struct Keys {
+    pub(crate) device: [u8; 16],
+    pub(crate) user: Option<[u8; 16]>,
+    pub(crate) event_id: Option<[u8; 16]>,
 }

@@ -15,10 +15,12 @@ use ameles_ledger::{ConsentBook, ConsentEvent, ConsentSource, NewRequest};
 use ameles_schemas::{Collection, Contract, OnWithdrawal, Policy, Regime};
 
 pub(crate) use identifier::{Identifier, Unusable};
+use identifier::{Keys, Named};
 pub(crate) use ordered::Ordered;
 
 use crate::batch::{ColumnSet, Flags, Known, Part, Row};
 use crate::decode::{Decoded, Decoder, Rejection, Scratch};
+use crate::lines::Line;
 use crate::undeclared::UndeclaredCounter;
 
 /// How far ahead of its arrival an event may lie.
@@ -83,11 +85,28 @@ impl Admission {
 
     /// Decides one line, if it is an event at all. `only_partner` limits who may be spoken for.
     pub(crate) fn line(&self, worker: &mut Worker, view: &View, only_partner: Option<&str>, line: &[u8], number: u64, part: &mut Part) {
-        if line.iter().all(u8::is_ascii_whitespace) {
+        self.checked_line(worker, view, only_partner, Line::Bytes(line), number, part);
+    }
+
+    /// As [`Self::line`], with what is known of the line.
+    pub(crate) fn checked_line(
+        &self,
+        worker: &mut Worker,
+        view: &View,
+        only_partner: Option<&str>,
+        line: Line<'_>,
+        number: u64,
+        part: &mut Part,
+    ) {
+        if line.bytes().iter().all(u8::is_ascii_whitespace) {
             return;
         }
         let Worker { scratch, known, undeclared } = worker;
-        let rejection = match self.decoder.decode(scratch, line) {
+        let decoded = match line {
+            Line::Text(text) => self.decoder.decode_text(scratch, text),
+            Line::Bytes(bytes) => self.decoder.decode(scratch, bytes),
+        };
+        let rejection = match decoded {
             Ok(event) => match self.event(&event, known, view, only_partner, number, part) {
                 Ok(device) => {
                     if event.undeclared_count() > 0 {
@@ -99,7 +118,7 @@ impl Admission {
             },
             Err(rejection) => rejection,
         };
-        let (partner, device) = self.salvage(scratch, undeclared, view, line);
+        let (partner, device) = self.salvage(scratch, undeclared, view, line.bytes());
         part.reject(rejection, number, partner.as_deref(), device);
     }
 
@@ -144,19 +163,10 @@ impl Admission {
         {
             return Err(Rejection { reason: Reason::InvalidValue, field: roles.partner });
         }
-        let keyed = |identifier: &Identifier, field: usize| {
-            identifier.key(event, field).map_err(|Unusable| Rejection::of(Reason::InvalidValue, field))
-        };
-        let device = keyed(&self.device, roles.device)?.ok_or(Rejection::of(Reason::MissingField, roles.device))?;
-        let device = DeviceId::from_bytes(device);
-        let user = match (&self.user, roles.user) {
-            (Some(identifier), Some(field)) => keyed(identifier, field)?.map(UserId::from_bytes),
-            _ => None,
-        };
-        let event_key = match (&self.event_id, roles.event_id) {
-            (Some(identifier), Some(field)) => keyed(identifier, field)?.map(EventKey),
-            _ => None,
-        };
+        let keys = self.keys(event)?;
+        let device = DeviceId::from_bytes(keys.device);
+        let user = keys.user.map(UserId::from_bytes);
+        let event_key = keys.event_id.map(EventKey);
         for at in &self.may_refuse {
             let plan = &self.columns.plans()[*at];
             if plan.refuses(event) {
@@ -196,8 +206,18 @@ impl Admission {
             ts: ts.micros(),
             line: u32::try_from(number.saturating_sub(part.first_line)).unwrap_or(u32::MAX),
         };
-        part.accept(row, flags, &self.columns, known, event_type, event);
+        part.accept(row, flags, &self.columns, known, event);
         Ok(device)
+    }
+
+    /// The keyed hashes of the event's identifiers. The first that is unusable is at fault: device, user, event id.
+    fn keys(&self, event: &Decoded<'_>) -> Result<Keys, Rejection> {
+        let roles = self.contract().roles();
+        let device = spelt(&self.device, event, roles.device)?.ok_or(Rejection::of(Reason::MissingField, roles.device))?;
+        let user = self.user.as_ref().zip(roles.user).map_or(Ok(None), |(identifier, field)| spelt(identifier, event, field))?;
+        let event_id =
+            self.event_id.as_ref().zip(roles.event_id).map_or(Ok(None), |(identifier, field)| spelt(identifier, event, field))?;
+        Ok(identifier::keys(&device, user.as_ref(), event_id.as_ref()))
     }
 
     /// A grant or withdrawal: the user's where the event names one, else the device's.
@@ -271,6 +291,12 @@ impl Admission {
             |purpose: &String| roles.consent_purposes.is_some_and(|field| event.list(field).any(|stamped| stamped == purpose.as_str()));
         policy_ok && regime.purposes.iter().all(purpose_ok)
     }
+}
+
+/// A field's identifier, ready to be hashed.
+fn spelt<'a>(identifier: &'a Identifier, event: &Decoded<'a>, field: usize) -> Result<Option<Named<'a>>, Rejection> {
+    let spelt = identifier.spelt(event, field).map_err(|Unusable| Rejection::of(Reason::InvalidValue, field))?;
+    Ok(spelt.map(|spelt| (identifier, spelt)))
 }
 
 const fn device_subject((epoch, key): (u32, [u8; 16])) -> (u32, Subject) {

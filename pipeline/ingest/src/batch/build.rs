@@ -50,7 +50,6 @@ struct MonthPieces {
 /// The rows of a batch, ready to be written.
 pub(crate) struct SortedBatch {
     contract: Arc<Contract>,
-    columns: Arc<ColumnSet>,
     parts: Vec<Part>,
     bits: u32,
     months: Vec<MonthPieces>,
@@ -103,7 +102,6 @@ impl SortedBatch {
         let gatherer = Gatherer::new(contract, columns, &newest, rows);
         Self {
             contract: Arc::clone(contract),
-            columns: Arc::clone(columns),
             parts,
             bits,
             months,

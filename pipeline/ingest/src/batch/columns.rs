@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use ameles_pseudonym::DomainHasher;
 use ameles_schemas::{Contract, FieldKind, Generalization, Transform, truncate_ip};
 
-use super::dictionary::{Dictionaries, Known, NULL};
+use super::dictionary::{Dictionaries, Known};
 use crate::admission::Identifier;
 use crate::decode::Decoded;
 
@@ -110,6 +110,8 @@ const WORD_BITS: usize = u32::BITS as usize;
 
 /// The stored columns beyond the roles': the event's type first, then those of the plans.
 pub(crate) struct ColumnSet {
+    /// The field of the event's type.
+    event_type: usize,
     plans: Vec<ColumnPlan>,
     cells: Vec<Cell>,
     /// Words of a row.
@@ -119,7 +121,7 @@ pub(crate) struct ColumnSet {
 }
 
 impl ColumnSet {
-    pub(crate) fn new(plans: Vec<ColumnPlan>) -> Self {
+    pub(crate) fn new(event_type: usize, plans: Vec<ColumnPlan>) -> Self {
         let wide = plans.iter().filter(|plan| !matches!(plan.form, Form::Text | Form::Address | Form::Prefix(_) | Form::Boolean)).count();
         // The bits of what is present come first.
         let (mut word, mut bit, mut dictionaries) = (wide.div_ceil(WORD_BITS), 0, 0);
@@ -146,7 +148,7 @@ impl ColumnSet {
                 Form::Pseudonym(..) => Cell::Pseudonym { word: take(4), bit: next_bit() },
             });
         }
-        Self { plans, cells, words: word, dictionaries, current: RwLock::new(Arc::new(Dictionaries::new(dictionaries))) }
+        Self { event_type, plans, cells, words: word, dictionaries, current: RwLock::new(Arc::new(Dictionaries::new(dictionaries))) }
     }
 
     /// Words of a row.
@@ -181,45 +183,38 @@ impl ColumnSet {
         Arc::clone(&newer)
     }
 
-    /// Appends an event's words.
-    pub(crate) fn push(
-        &self,
-        words: &mut Vec<u32>,
-        dictionaries: &Arc<Dictionaries>,
-        known: &mut Known,
-        event_type: &str,
-        event: &Decoded<'_>,
-    ) {
+    /// Appends an event's words; `known` belongs to the scratch that the event was decoded with.
+    pub(crate) fn push(&self, words: &mut Vec<u32>, dictionaries: &Arc<Dictionaries>, known: &mut Known, event: &Decoded<'_>) {
         let start = words.len();
         words.resize(start + self.words, 0);
         let row = &mut words[start..];
-        let mut number = |dictionary, text: Option<&str>| text.map_or(NULL, |text| known.number(dictionaries, dictionary, text));
-        let mut types_and_plans = std::iter::once(None).chain(self.plans.iter().map(Some));
-        for cell in &self.cells {
-            let plan = types_and_plans.next().flatten();
-            let field = plan.map_or(0, |plan| plan.field);
-            match (*cell, plan.map(|plan| &plan.form)) {
-                (Cell::Text { word, dictionary }, None) => row[word] = number(dictionary, Some(event_type)),
-                (Cell::Text { word, dictionary }, Some(Form::Text)) => row[word] = number(dictionary, event.text(field)),
-                (Cell::Text { word, dictionary }, Some(Form::Address)) => {
-                    row[word] = number(dictionary, event.text(field).and_then(truncate_ip).as_deref());
+        known.follow(dictionaries);
+        let (first, rest) = self.cells.split_at(1);
+        if let [Cell::Text { word, dictionary }] = *first {
+            row[word] = known.number_of(dictionary, event, self.event_type);
+        }
+        for (cell, plan) in rest.iter().zip(&self.plans) {
+            let field = plan.field;
+            match (*cell, &plan.form) {
+                (Cell::Text { word, dictionary }, Form::Text) => row[word] = known.number_of(dictionary, event, field),
+                (Cell::Text { word, dictionary }, Form::Address) => {
+                    row[word] = known.number(dictionary, event.text(field).and_then(truncate_ip).as_deref());
                 }
-                (Cell::Text { word, dictionary }, Some(Form::Prefix(coarser))) => {
-                    row[word] = number(dictionary, event.text(field).map(|text| coarser.text(text)).as_deref());
+                (Cell::Text { word, dictionary }, Form::Prefix(coarser)) => {
+                    row[word] = known.number(dictionary, event.text(field).map(|text| coarser.text(text)));
                 }
-                (Cell::Integer { word, bit }, Some(Form::Integer(coarser))) => {
+                (Cell::Integer { word, bit }, Form::Integer(coarser)) => {
                     let value = event.integer(field).map(|value| coarser.map_or(value, |coarser| coarser.integer(value)));
                     set(row, word, bit, value.map(|value| halves(value as u64)));
                 }
-                (Cell::Number { word, bit }, Some(Form::Number(coarser))) => {
+                (Cell::Number { word, bit }, Form::Number(coarser)) => {
                     let value = event.number(field).map(|value| coarser.map_or(value, |coarser| coarser.number(value)));
                     set(row, word, bit, value.map(|value| halves(value.to_bits())));
                 }
                 (Cell::Time { word, bit }, _) => set(row, word, bit, event.time(field).map(|time| halves(time.micros() as u64))),
                 (Cell::Boolean { word }, _) => row[word] = event.boolean(field).map_or(0, |value| 1 + u32::from(value)),
-                (Cell::Pseudonym { word, bit }, Some(_)) => {
-                    let key = plan.and_then(|plan| plan.pseudonym(event));
-                    set(row, word, bit, key.map(|key| quarters(u128::from_be_bytes(key))));
+                (Cell::Pseudonym { word, bit }, _) => {
+                    set(row, word, bit, plan.pseudonym(event).map(|key| quarters(u128::from_be_bytes(key))));
                 }
                 // `new` pairs cells and forms.
                 _ => {}

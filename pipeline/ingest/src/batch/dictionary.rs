@@ -10,6 +10,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashTable};
 
+use crate::decode::Decoded;
+
 /// The number of no text.
 pub(crate) const NULL: u32 = 0;
 /// Texts of one dictionary, beyond which a new generation begins.
@@ -86,18 +88,50 @@ impl Dictionaries {
 #[derive(Default)]
 pub(crate) struct Known {
     of: Option<Arc<Dictionaries>>,
-    columns: Vec<HashMap<Box<str>, u32, RandomState>>,
+    columns: Vec<KnownColumn>,
+}
+
+#[derive(Default)]
+struct KnownColumn {
+    /// By the number that the thread's scratch has for a text; [`NULL`] where it was not asked yet.
+    of_memo: Vec<u32>,
+    of_text: HashMap<Box<str>, u32, RandomState>,
 }
 
 impl Known {
+    /// Turns to a generation; what was known of another is forgotten.
     #[inline]
-    pub(crate) fn number(&mut self, dictionaries: &Arc<Dictionaries>, column: usize, text: &str) -> u32 {
+    pub(crate) fn follow(&mut self, dictionaries: &Arc<Dictionaries>) {
         if !self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, dictionaries)) {
             self.of = Some(Arc::clone(dictionaries));
             self.columns.clear();
-            self.columns.resize_with(dictionaries.columns.len(), HashMap::default);
+            self.columns.resize_with(dictionaries.columns.len(), KnownColumn::default);
         }
-        let known = &mut self.columns[column];
+    }
+
+    /// The number of a field's text.
+    #[inline]
+    pub(crate) fn number_of(&mut self, column: usize, event: &Decoded<'_>, field: usize) -> u32 {
+        let Some(id) = event.memo_id(field) else { return self.number(column, event.text(field)) };
+        let id = id as usize;
+        match self.columns[column].of_memo.get(id) {
+            Some(number) if *number != NULL => *number,
+            _ => {
+                let number = self.number(column, event.text(field));
+                let of_memo = &mut self.columns[column].of_memo;
+                if of_memo.len() <= id {
+                    of_memo.resize(id + 1, NULL);
+                }
+                of_memo[id] = number;
+                number
+            }
+        }
+    }
+
+    /// The number of a text.
+    pub(crate) fn number(&mut self, column: usize, text: Option<&str>) -> u32 {
+        let (Some(text), Some(dictionaries)) = (text, &self.of) else { return NULL };
+        let known = &mut self.columns[column].of_text;
         if let Some(number) = known.get(text) {
             return *number;
         }
@@ -118,8 +152,9 @@ mod tests {
         let dictionaries = Arc::new(Dictionaries::new(2));
         let numbers = |from: usize| -> Vec<(String, u32)> {
             let mut known = Known::default();
+            known.follow(&dictionaries);
             let text = |at: usize| format!("t{}", (from + at) % 700);
-            (0..2_000).map(|at| (text(at), known.number(&dictionaries, 1, &text(at)))).collect()
+            (0..2_000).map(|at| (text(at), known.number(1, Some(&text(at))))).collect()
         };
         let all: Vec<(String, u32)> = std::thread::scope(|scope| {
             let threads: Vec<_> = [0, 13, 350].into_iter().map(|from| scope.spawn(move || numbers(from))).collect();

@@ -164,12 +164,12 @@ impl Part {
     }
 
     /// Takes an event in; it counts as accepted until it is dropped again.
-    pub(crate) fn accept(&mut self, row: Row, flags: Flags, columns: &ColumnSet, known: &mut Known, event_type: &str, event: &Decoded<'_>) {
+    pub(crate) fn accept(&mut self, row: Row, flags: Flags, columns: &ColumnSet, known: &mut Known, event: &Decoded<'_>) {
         if flags.waits() {
             self.flagged.push((self.rows.len(), flags));
         }
         self.rows.push(row);
-        columns.push(&mut self.words, &self.dictionaries, known, event_type, event);
+        columns.push(&mut self.words, &self.dictionaries, known, event);
         self.tally.accept(1);
     }
 
@@ -233,12 +233,13 @@ impl Part {
             return;
         }
         let mut known = Known::default();
+        known.follow(newer);
         for row in self.words.chunks_exact_mut(self.words_per_row) {
             for cell in columns.cells() {
                 if let Cell::Text { word, dictionary } = *cell
                     && let Some(text) = self.dictionaries.text(dictionary, row[word])
                 {
-                    row[word] = known.number(newer, dictionary, &text);
+                    row[word] = known.number(dictionary, Some(&text));
                 }
             }
         }

@@ -26,14 +26,24 @@ impl<'a> Decoded<'a> {
     #[inline]
     pub fn text(&self, field: usize) -> Option<&'a str> {
         match self.slot(field) {
+            Slot::Known(known) => self.line.get(known.start as usize..known.end as usize),
             Slot::Text(text) => Some(self.resolve(text)),
+            _ => None,
+        }
+    }
+    /// The number of a kept field's text, from 0 per field, the same whenever one
+    /// scratch meets the same text; only some valid texts have one, see [`Scratch::memo_text`].
+    #[inline]
+    pub fn memo_id(&self, field: usize) -> Option<u32> {
+        match self.slot(field) {
+            Slot::Known(known) => Some(known.id),
             _ => None,
         }
     }
     /// A field's identifier, as sent: text, or a whole number's digits.
     pub fn identifier(&self, field: usize) -> Option<Cow<'a, str>> {
         match self.slot(field) {
-            Slot::Text(text) => Some(Cow::Borrowed(self.resolve(text))),
+            Slot::Text(_) | Slot::Known(_) => self.text(field).map(Cow::Borrowed),
             Slot::Integer(value) => Some(Cow::Owned(value.to_string())),
             _ => None,
         }

@@ -5,6 +5,8 @@
 //! counts, as in `serde_json`; a declared object that comes twice counts whole.
 
 mod decoded;
+mod lanes;
+mod memo;
 mod plan;
 mod scan;
 #[cfg(test)]
@@ -21,11 +23,12 @@ use ameles_schemas::{Contract, FieldKind};
 use zeroize::Zeroize;
 
 pub use decoded::Decoded;
-use plan::{Node, Plan};
-use scan::{Malformed, Scanner, Span, Token, deeper, unescape};
+use memo::Memo;
+use plan::{Child, END, Node, Plan};
+use scan::{Malformed, Scanner, Span, Token, deeper, short_text, unescape};
 pub(crate) use text::{Elements, is_json, without_mark};
 pub use time::parse_time;
-use validate::Rules;
+use validate::{QUICK_FIELDS, Quick, TextRule};
 
 /// Undeclared names noted for one event; all of them are counted.
 const UNDECLARED_NOTED_MAX: usize = 32;
@@ -60,12 +63,23 @@ struct Text {
     unescaped: bool,
 }
 
+/// Text of a line that the scratch has met before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    start: u32,
+    end: u32,
+    /// Its number in the memo.
+    id: u32,
+}
+
 /// What a declared field holds in the present line.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Slot {
     Missing,
     Null,
     Text(Text),
+    /// A valid one.
+    Known(Known),
     Integer(i64),
     Float(f64),
     Bool(bool),
@@ -82,7 +96,10 @@ enum Slot {
 pub struct Decoder {
     contract: Arc<Contract>,
     plan: Plan,
-    rules: Rules,
+    /// The first fields' bits, but of those that may hold anything.
+    to_check: u64,
+    /// By field: whether its valid texts are remembered.
+    memoised: Vec<bool>,
     line_bytes_max: usize,
 }
 
@@ -90,6 +107,10 @@ pub struct Decoder {
 #[derive(Debug, Default)]
 pub struct Scratch {
     slots: Vec<Slot>,
+    /// The first fields' bits: what the line holds of them was found valid while it was read.
+    valid: u64,
+    /// Which key came after which, see `Plan::order`.
+    order: Vec<u16>,
     /// Texts that held escapes.
     text: String,
     key: String,
@@ -100,7 +121,10 @@ pub struct Scratch {
     undeclared_count: u64,
     /// The present line was JSON: its slots may be read.
     read: bool,
-    memo: validate::Memo,
+    memo: Memo,
+    /// Only the general ways, for comparison.
+    #[cfg(test)]
+    general: bool,
 }
 
 /// The buffers held identifiers.
@@ -116,8 +140,9 @@ impl Decoder {
     /// Prepares a contract.
     pub fn new(contract: Arc<Contract>, line_bytes_max: usize) -> Self {
         let plan = Plan::new(&contract);
-        let rules = Rules::new(&contract);
-        Self { contract, plan, rules, line_bytes_max }
+        let to_check = validate::to_check(&contract);
+        let memoised = contract.fields().iter().map(|field| Quick::new(0, field).text == TextRule::Memo).collect();
+        Self { contract, plan, to_check, memoised, line_bytes_max }
     }
 
     /// The contract.
@@ -131,14 +156,23 @@ impl Decoder {
     /// The first fault: of the line as a whole, else of the first declared
     /// field at fault in the contract's order.
     pub fn decode<'a>(&'a self, scratch: &'a mut Scratch, line: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
-        scratch.read = false;
-        scratch.undeclared_count = 0;
+        scratch.forget();
         if line.len() > self.line_bytes_max {
             return Err(Rejection::whole(Reason::TooLarge));
         }
-        let Ok(line) = std::str::from_utf8(line) else {
-            return Err(Rejection::whole(Reason::MalformedJson));
-        };
+        let line = std::str::from_utf8(line).map_err(|_| Rejection::whole(Reason::MalformedJson))?;
+        self.decode_text(scratch, line)
+    }
+
+    /// Decodes one line that is known to be text.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_text<'a>(&'a self, scratch: &'a mut Scratch, line: &'a str) -> Result<Decoded<'a>, Rejection> {
+        scratch.forget();
+        if line.len() > self.line_bytes_max {
+            return Err(Rejection::whole(Reason::TooLarge));
+        }
         if self.read(scratch, line).is_err() {
             scratch.undeclared_count = 0;
             return Err(Rejection::whole(Reason::MalformedJson));
@@ -156,12 +190,16 @@ impl Decoder {
     }
 
     fn read(&self, scratch: &mut Scratch, line: &str) -> Result<(), Malformed> {
-        scratch.slots.clear();
         scratch.slots.resize(self.contract.fields().len(), Slot::Missing);
+        scratch.slots.fill(Slot::Missing);
+        scratch.valid = 0;
         scratch.text.clear();
         scratch.items.clear();
         scratch.undeclared.clear();
         scratch.names.clear();
+        if scratch.order.len() != self.plan.order.len() {
+            scratch.order.clone_from(&self.plan.order);
+        }
         let mut scanner = Scanner::new(line);
         if scanner.value()? != Token::Object {
             return Err(Malformed);
@@ -173,66 +211,274 @@ impl Decoder {
     /// An object just entered.
     fn object(&self, scratch: &mut Scratch, line: &str, scanner: &mut Scanner<'_>, node_at: usize, depth: u32) -> Result<(), Malformed> {
         let node = &self.plan.nodes[node_at];
-        let mut expected = 0;
+        let mut before = node.order_at;
         let mut first = true;
-        while let Some(key) = scanner.key(first)? {
-            first = false;
-            let found = if key.escaped {
-                scratch.key.clear();
-                unescape(&line[key.start..key.end], &mut scratch.key);
-                find(node, &scratch.key, expected)
-            } else {
-                find(node, &line[key.start..key.end], expected)
-            };
-            let token = scanner.value()?;
-            let Some(child_at) = found else {
-                scratch.undeclared_count += 1;
-                note_undeclared(scratch, node_at, line, key);
-                scanner.skip(token, depth)?;
-                continue;
-            };
-            expected = child_at + 1;
-            let child = &node.children[child_at];
-            if let Some(below) = child.node {
-                for field in &self.plan.nodes[below].below {
-                    scratch.slots[*field] = Slot::Missing;
+        loop {
+            // Most lines have the keys of the line before, in its order, and nothing between.
+            let expected = scratch.order[before];
+            #[cfg(test)]
+            let expected = if scratch.general { END - 1 } else { expected };
+            if let Some(child) = node.children.get(usize::from(expected)) {
+                let lead = usize::from(first);
+                let text = scanner.literal(&child.text_literals[lead]);
+                if text || scanner.literal(&child.key_literals[lead]) {
+                    first = false;
+                    before = node.order_at + 1 + usize::from(expected);
+                    if !text {
+                        self.value(scratch, line, scanner, child, depth)?;
+                    } else if let Some((start, end)) = scanner.plain_text() {
+                        put_text(scratch, line, start, end, child);
+                    } else {
+                        scanner.back(scanner.at() - 1);
+                        self.any_value(scratch, line, scanner, child, depth)?;
+                    }
+                    continue;
+                }
+            } else if scanner.here(b'}') {
+                return Ok(());
+            }
+            match next(scratch, line, scanner, node, expected, first)? {
+                Next::End => {
+                    scratch.order[before] = END;
+                    return Ok(());
+                }
+                Next::Undeclared(key) => {
+                    let token = scanner.value()?;
+                    scratch.undeclared_count += 1;
+                    note_undeclared(scratch, node_at, line, key);
+                    scanner.skip(token, depth)?;
+                }
+                Next::Child(child_at) => {
+                    scratch.order[before] = child_at as u16;
+                    before = node.order_at + 1 + child_at;
+                    self.value(scratch, line, scanner, &node.children[child_at], depth)?;
                 }
             }
-            let slot = match (token, child.kind) {
-                (Token::Object, FieldKind::Object) if child.node.is_some() => {
-                    let below = child.node.unwrap_or_default();
-                    self.object(scratch, line, scanner, below, deeper(depth)?)?;
-                    Slot::Object
+            first = false;
+        }
+    }
+
+    /// The value of a declared key: first as most are written, directly into its slot.
+    #[inline]
+    fn value(&self, scratch: &mut Scratch, line: &str, scanner: &mut Scanner<'_>, child: &Child, depth: u32) -> Result<(), Malformed> {
+        #[cfg(test)]
+        if scratch.general {
+            return self.any_value(scratch, line, scanner, child, depth);
+        }
+        match scanner.peek() {
+            Some(b'"') => {
+                scanner.step();
+                if let Some((start, end)) = scanner.plain_text() {
+                    put_text(scratch, line, start, end, child);
+                    return Ok(());
                 }
-                (Token::Object, kind) => {
-                    scanner.skip(token, depth)?;
-                    if kind == FieldKind::Object { Slot::Object } else { Slot::Mistyped }
+                scanner.back(scanner.at() - 1);
+            }
+            Some(b'{') => {
+                if let Some(below) = child.node {
+                    scanner.step();
+                    return self.declared_object(scratch, line, scanner, child, below, depth);
                 }
-                (Token::Array, FieldKind::Array) => list(scratch, line, scanner, deeper(depth)?)?,
-                (Token::Array, _) => {
-                    scanner.skip(token, depth)?;
-                    Slot::Mistyped
+            }
+            Some(b'0'..=b'9') => {
+                if let Some(value) = scanner.plain_integer() {
+                    scratch.put(child, Slot::Integer(value), child.quick.number_ok(value));
+                    return Ok(());
                 }
-                (Token::Null, _) => Slot::Null,
-                (Token::Bool(value), _) => Slot::Bool(value),
-                (Token::Integer(value), _) => Slot::Integer(value),
-                (Token::Float(value), _) => Slot::Float(value),
-                (Token::Text(span), _) => Slot::Text(text(scratch, line, span)),
-            };
-            if let Some(field) = child.field {
-                scratch.slots[field] = slot;
+            }
+            Some(b'[') => {
+                if child.kind == FieldKind::Array && plain_list(scratch, scanner, child) {
+                    return Ok(());
+                }
+            }
+            Some(b'n') => {
+                if scanner.null() {
+                    self.forget_below(scratch, child);
+                    scratch.put(child, Slot::Null, child.quick.nullable);
+                    return Ok(());
+                }
+            }
+            _ => {}
+        }
+        self.any_value(scratch, line, scanner, child, depth)
+    }
+
+    /// A declared object just entered, whose properties are declared.
+    fn declared_object(
+        &self,
+        scratch: &mut Scratch,
+        line: &str,
+        scanner: &mut Scanner<'_>,
+        child: &Child,
+        below: usize,
+        depth: u32,
+    ) -> Result<(), Malformed> {
+        self.forget_below(scratch, child);
+        self.object(scratch, line, scanner, below, deeper(depth)?)?;
+        scratch.put(child, Slot::Object, true);
+        Ok(())
+    }
+
+    /// The value before, of the same key, counts no more.
+    fn forget_below(&self, scratch: &mut Scratch, child: &Child) {
+        if let Some(below) = child.node {
+            for field in &self.plan.nodes[below].below {
+                scratch.slots[*field] = Slot::Missing;
+                scratch.valid &= !bit(*field);
             }
         }
+    }
+
+    /// The value of a declared key, however it is written.
+    #[inline(never)]
+    fn any_value(&self, scratch: &mut Scratch, line: &str, scanner: &mut Scanner<'_>, child: &Child, depth: u32) -> Result<(), Malformed> {
+        let token = scanner.value()?;
+        self.forget_below(scratch, child);
+        let quick = &child.quick;
+        let (slot, valid) = match (token, child.kind) {
+            (Token::Text(span), _) if span.escaped => (Slot::Text(text(scratch, line, span)), false),
+            (Token::Text(span), _) => {
+                put_text(scratch, line, span.start, span.end, child);
+                return Ok(());
+            }
+            (Token::Null, _) => (Slot::Null, quick.nullable),
+            (Token::Integer(value), _) => (Slot::Integer(value), quick.number_ok(value)),
+            (Token::Object, kind) => match child.node {
+                Some(below) => return self.declared_object(scratch, line, scanner, child, below, depth),
+                None => {
+                    scanner.skip(token, depth)?;
+                    if kind == FieldKind::Object { (Slot::Object, true) } else { (Slot::Mistyped, false) }
+                }
+            },
+            (Token::Array, FieldKind::Array) => list(scratch, line, scanner, quick, deeper(depth)?)?,
+            (Token::Array, _) => {
+                scanner.skip(token, depth)?;
+                (Slot::Mistyped, false)
+            }
+            (Token::Bool(value), kind) => (Slot::Bool(value), kind == FieldKind::Boolean),
+            (Token::Float(value), _) => (Slot::Float(value), false),
+        };
+        scratch.put(child, slot, valid);
         Ok(())
     }
 }
 
-/// The child of that key; most lines have their keys in the same order.
+impl Scratch {
+    /// The line before is over.
+    fn forget(&mut self) {
+        self.read = false;
+        self.undeclared_count = 0;
+    }
+
+    #[inline(always)]
+    fn put(&mut self, child: &Child, slot: Slot, valid: bool) {
+        if let Some(place) = self.slots.get_mut(child.field.unwrap_or(usize::MAX)) {
+            *place = slot;
+        }
+        if valid {
+            self.valid |= child.bit;
+        } else {
+            self.valid &= !child.bit;
+        }
+    }
+
+    /// The text of a number from [`Decoded::memo_id`].
+    pub fn memo_text(&self, field: usize, id: u32) -> Option<&str> {
+        self.memo.text(field, id)
+    }
+}
+
+/// A field's bit among the first ones.
 #[inline]
-fn find(node: &Node, key: &str, expected: usize) -> Option<usize> {
+const fn bit(field: usize) -> u64 {
+    if field < QUICK_FIELDS { 1 << field } else { 0 }
+}
+
+/// What comes next in an object.
+enum Next {
+    Child(usize),
+    Undeclared(Span),
+    End,
+}
+
+/// The next key, however it is written.
+#[inline(never)]
+fn next(scratch: &mut Scratch, line: &str, scanner: &mut Scanner<'_>, node: &Node, expected: u16, first: bool) -> Result<Next, Malformed> {
+    let Some(key) = scanner.key(first)? else {
+        return Ok(Next::End);
+    };
+    // The expected one did not come: maybe the one after it.
+    let likely = usize::from(expected).saturating_add(1);
+    let found = if key.escaped {
+        scratch.key.clear();
+        unescape(&line[key.start..key.end], &mut scratch.key);
+        find(node, &scratch.key, likely)
+    } else {
+        find(node, &line[key.start..key.end], likely)
+    };
+    Ok(found.map_or(Next::Undeclared(key), Next::Child))
+}
+
+/// A text without escapes.
+#[inline(always)]
+fn put_text(scratch: &mut Scratch, line: &str, start: usize, end: usize, child: &Child) {
+    let text = Text { start: start as u32, end: end as u32, unescaped: false };
+    match child.quick.text {
+        TextRule::Memo => {
+            let id = match short_text(line.as_bytes(), start, end) {
+                Some(short) => scratch.memo.short(child.quick.field, short),
+                None => scratch.memo.longer(child.quick.field, &line[start..end]),
+            };
+            match id {
+                Some(id) => scratch.put(child, Slot::Known(Known { start: text.start, end: text.end, id }), true),
+                None => scratch.put(child, Slot::Text(text), false),
+            }
+        }
+        TextRule::Time => match parse_time(&line[start..end]) {
+            Some(time) => scratch.put(child, Slot::Time(time), true),
+            None => scratch.put(child, Slot::Text(text), false),
+        },
+        TextRule::Bytes { least, most } => scratch.put(child, Slot::Text(text), (least..=most).contains(&(end - start))),
+        TextRule::Look => scratch.put(child, Slot::Text(text), false),
+    }
+}
+
+/// A list of texts without escapes or blanks; nothing is taken where it is no such list.
+fn plain_list(scratch: &mut Scratch, scanner: &mut Scanner<'_>, child: &Child) -> bool {
+    let (from, begin) = (scratch.items.len(), scanner.at());
+    let mut longest = 0;
+    loop {
+        // The bracket, or a comma.
+        scanner.step();
+        let text = scanner.here(b'"').then(|| scanner.plain_text()).flatten();
+        let more = scanner.peek();
+        match (text, more) {
+            (Some((start, end)), Some(b',' | b']')) => {
+                longest = longest.max(end - start);
+                scratch.items.push(Text { start: start as u32, end: end as u32, unescaped: false });
+            }
+            _ => {
+                scratch.items.truncate(from);
+                scanner.back(begin);
+                return false;
+            }
+        }
+        if more == Some(b']') {
+            break;
+        }
+    }
+    scanner.step();
+    let to = scratch.items.len();
+    scratch.put(child, Slot::List(from as u32, to as u32), child.quick.items_ok(to - from, longest));
+    true
+}
+
+/// The child of that key.
+#[inline]
+fn find(node: &Node, key: &str, likely: usize) -> Option<usize> {
     let is = |child: &plan::Child| same(child.key.as_bytes(), key.as_bytes());
-    if node.children.get(expected).is_some_and(is) {
-        return Some(expected);
+    if node.children.get(likely).is_some_and(is) {
+        return Some(likely);
     }
     node.children.iter().position(is)
 }
@@ -262,15 +508,17 @@ fn text(scratch: &mut Scratch, line: &str, span: Span) -> Text {
     Text { start, end: scratch.text.len() as u32, unescaped: true }
 }
 
-fn list(scratch: &mut Scratch, line: &str, scanner: &mut Scanner<'_>, depth: u32) -> Result<Slot, Malformed> {
+fn list(scratch: &mut Scratch, line: &str, scanner: &mut Scanner<'_>, quick: &Quick, depth: u32) -> Result<(Slot, bool), Malformed> {
     let start = scratch.items.len() as u32;
     let mut all_texts = true;
     let mut first = true;
+    let mut longest = 0;
     while scanner.element(first)? {
         first = false;
         match scanner.value()? {
             Token::Text(span) => {
                 let item = text(scratch, line, span);
+                longest = longest.max((item.end - item.start) as usize);
                 scratch.items.push(item);
             }
             other => {
@@ -279,7 +527,11 @@ fn list(scratch: &mut Scratch, line: &str, scanner: &mut Scanner<'_>, depth: u32
             }
         }
     }
-    Ok(if all_texts { Slot::List(start, scratch.items.len() as u32) } else { Slot::Mistyped })
+    if !all_texts {
+        return Ok((Slot::Mistyped, false));
+    }
+    let end = scratch.items.len() as u32;
+    Ok((Slot::List(start, end), quick.items_ok((end - start) as usize, longest)))
 }
 
 fn note_undeclared(scratch: &mut Scratch, node: usize, line: &str, key: Span) {

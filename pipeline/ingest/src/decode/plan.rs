@@ -2,12 +2,18 @@
 
 use ameles_schemas::{Contract, FieldKind};
 
+use super::bit;
+use super::scan::Literal;
+use super::validate::Quick;
+
 /// A declared object: which keys it may have.
 #[derive(Debug, Default)]
 pub(crate) struct Node {
     pub(crate) children: Vec<Child>,
     /// Fields below, at whatever depth: forgotten when the object's key comes again.
     pub(crate) below: Vec<usize>,
+    /// Where its part of [`Plan::order`] begins.
+    pub(crate) order_at: usize,
     /// What stands before an undeclared key's name in reports: `props.`.
     pub(crate) prefix: String,
 }
@@ -20,6 +26,14 @@ pub(crate) struct Child {
     /// Where its value is a declared object.
     pub(crate) node: Option<usize>,
     pub(crate) kind: FieldKind,
+    /// Its key as most often written, and before it the comma, but not for an object's first.
+    pub(crate) key_literals: [Literal; 2],
+    /// With the opening quote as well, where its value is a text.
+    pub(crate) text_literals: [Literal; 2],
+    /// The field's bit among the first ones; none beyond them.
+    pub(crate) bit: u64,
+    /// How its value is checked on the way.
+    pub(crate) quick: Quick,
 }
 
 /// The tree of a contract's properties, and each field's enclosing object.
@@ -28,11 +42,17 @@ pub(crate) struct Plan {
     pub(crate) nodes: Vec<Node>,
     /// For each field, the field of the object around it.
     pub(crate) parents: Vec<Option<usize>>,
+    /// Which key is expected next, as children in the contract's order: for each
+    /// node first the one that comes first, then the one after each child.
+    pub(crate) order: Vec<u16>,
 }
+
+/// No key, but the object's end is expected.
+pub(crate) const END: u16 = u16::MAX;
 
 impl Plan {
     pub(crate) fn new(contract: &Contract) -> Self {
-        let mut plan = Self { nodes: vec![Node::default()], parents: vec![None; contract.fields().len()] };
+        let mut plan = Self { nodes: vec![Node::default()], parents: vec![None; contract.fields().len()], order: Vec::new() };
         for (field, declared) in contract.fields().iter().enumerate() {
             let mut node = 0;
             let last = declared.path.len().saturating_sub(1);
@@ -41,6 +61,11 @@ impl Plan {
                 if depth == last {
                     plan.nodes[node].children[child].field = Some(field);
                     plan.nodes[node].children[child].kind = declared.kind;
+                    if matches!(declared.kind, FieldKind::String | FieldKind::Timestamp) {
+                        plan.nodes[node].children[child].text_literals = [",", ""].map(|before| Literal::of_key(before, key, ":\""));
+                    }
+                    plan.nodes[node].children[child].quick = Quick::new(field, declared);
+                    plan.nodes[node].children[child].bit = bit(field);
                 } else {
                     let around = plan.nodes[node].children[child].field;
                     plan.parents[field] = around.or(plan.parents[field]);
@@ -49,13 +74,20 @@ impl Plan {
                 }
             }
         }
+        for node in &mut plan.nodes {
+            node.order_at = plan.order.len();
+            plan.order.extend(0..node.children.len() as u16);
+            plan.order.push(END);
+        }
         plan
     }
 
     fn child(&mut self, node: usize, key: &str) -> usize {
         let children = &mut self.nodes[node].children;
         children.iter().position(|child| *child.key == *key).unwrap_or_else(|| {
-            children.push(Child { key: key.into(), field: None, node: None, kind: FieldKind::Object });
+            let (kind, quick) = (FieldKind::Object, Quick::default());
+            let (key_literals, text_literals) = ([",", ""].map(|before| Literal::of_key(before, key, ":")), [Literal::NONE; 2]);
+            children.push(Child { key: key.into(), field: None, node: None, kind, key_literals, text_literals, bit: 0, quick });
             children.len() - 1
         })
     }

@@ -2,6 +2,8 @@
 //! allocates nothing. Values are handed out as spans; what nobody asked for is
 //! checked and skipped.
 
+use super::lanes::{LANES, special};
+
 /// The line is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Malformed;
@@ -37,20 +39,79 @@ pub(crate) struct Scanner<'a> {
     at: usize,
 }
 
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGH: u64 = 0x8080_8080_8080_8080;
-/// Bytes below need an escape in a string.
-const CONTROL_END: u64 = 0x20;
+/// So many digits fit 64 bits whatever they are.
+const EXACT_DIGITS: usize = 18;
+/// Bytes compared at once.
+const WORD_BYTES: usize = 16;
 
-/// High bits set at bytes that end a run of plain string text: the lowest set
-/// bit is exact, those above it need not be ("Bit Twiddling Hacks", haszero and hasless).
-const fn special(word: u64) -> u64 {
-    let quote = word ^ (ONES * b'"' as u64);
-    let backslash = word ^ (ONES * b'\\' as u64);
-    let zero_quote = quote.wrapping_sub(ONES) & !quote;
-    let zero_backslash = backslash.wrapping_sub(ONES) & !backslash;
-    let control = word.wrapping_sub(ONES * CONTROL_END) & !word;
-    (zero_quote | zero_backslash | control) & HIGH
+/// How something between values is most often written, as `,"key":`, to be compared as a whole.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Literal {
+    words: [u128; 2],
+    masks: [u128; 2],
+    /// None where it is too long, or has to be escaped.
+    len: usize,
+}
+
+impl Literal {
+    /// What is never there.
+    pub(crate) const NONE: Self = Self { words: [0; 2], masks: [0; 2], len: 0 };
+
+    /// A key, with what comes before its first quote and after its last one.
+    pub(crate) fn of_key(before: &str, key: &str, after: &str) -> Self {
+        let written = format!("{before}\"{key}\"{after}");
+        let plain = !key.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
+        if !plain || written.len() > 2 * WORD_BYTES {
+            return Self::NONE;
+        }
+        let mut bytes = [0; 2 * WORD_BYTES];
+        bytes[..written.len()].copy_from_slice(written.as_bytes());
+        let words = [0, WORD_BYTES].map(|at| word(&bytes, at).unwrap_or_default());
+        let masks = words.map(|word| word.to_le_bytes().map(|byte| if byte == 0 { 0 } else { u8::MAX })).map(u128::from_le_bytes);
+        Self { words, masks, len: written.len() }
+    }
+}
+
+/// The 16 bytes at `at`, where there are as many.
+#[inline(always)]
+fn word(bytes: &[u8], at: usize) -> Option<u128> {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map(|chunk| u128::from_le_bytes(*chunk))
+}
+
+/// The text `bytes[start..end]` of 1 to 16 bytes as a number; what comes after it is zero.
+#[inline(always)]
+pub(crate) fn short_text(bytes: &[u8], start: usize, end: usize) -> Option<u128> {
+    /// All bits of so many bytes; no text is empty here.
+    const MASKS: [Option<u128>; WORD_BYTES + 1] = {
+        let mut masks = [None; WORD_BYTES + 1];
+        let mut len = 1;
+        while len <= WORD_BYTES {
+            masks[len] = Some(u128::MAX >> ((WORD_BYTES - len) * 8));
+            len += 1;
+        }
+        masks
+    };
+    let mask = (*MASKS.get(end.wrapping_sub(start))?)?;
+    let whole = match word(bytes, start) {
+        Some(word) => word,
+        // Too near the end of the line: the bytes before it are shifted out.
+        None => {
+            let at = bytes.len().checked_sub(WORD_BYTES)?;
+            word(bytes, at)? >> ((start - at) * 8)
+        }
+    };
+    Some(whole & mask)
+}
+
+/// What of the 32 bytes from `at` is no plain text; nothing where the whole text is shorter.
+#[inline(always)]
+fn specials(bytes: &[u8], at: usize) -> u32 {
+    if let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        return special(chunk);
+    }
+    // Near the end of the text: its last bytes, without those passed already.
+    let passed = (at + LANES - bytes.len()).min(LANES) as u32;
+    bytes.last_chunk().map_or(0, |chunk| special(chunk).checked_shr(passed).unwrap_or_default())
 }
 
 impl<'a> Scanner<'a> {
@@ -62,8 +123,8 @@ impl<'a> Scanner<'a> {
         self.at
     }
 
-    #[inline]
-    fn peek(&self) -> Option<u8> {
+    #[inline(always)]
+    pub(crate) fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
@@ -109,6 +170,21 @@ impl<'a> Scanner<'a> {
         Ok(Some(span))
     }
 
+    /// Takes what stands right here if it is this.
+    #[inline(always)]
+    pub(crate) fn literal(&mut self, literal: &Literal) -> bool {
+        let bytes = self.text.as_bytes();
+        let is = |part: usize| {
+            let found = word(bytes, self.at + part * WORD_BYTES).map(|word| (word ^ literal.words[part]) & literal.masks[part]);
+            found == Some(0)
+        };
+        let found = literal.len > 0 && is(0) && (literal.len <= WORD_BYTES || is(1));
+        if found {
+            self.at += literal.len;
+        }
+        found
+    }
+
     /// Whether an array just entered (`first`) or after a value has one more element.
     #[inline]
     pub(crate) fn element(&mut self, first: bool) -> Result<bool, Malformed> {
@@ -124,26 +200,27 @@ impl<'a> Scanner<'a> {
     /// The next value: a scalar whole, a container just entered.
     #[inline]
     pub(crate) fn value(&mut self) -> Result<Token, Malformed> {
-        self.blank();
-        let byte = self.peek().ok_or(Malformed)?;
-        match byte {
-            b'"' => {
-                self.at += 1;
-                self.string().map(Token::Text)
+        loop {
+            match self.peek().ok_or(Malformed)? {
+                b'"' => {
+                    self.at += 1;
+                    return self.string().map(Token::Text);
+                }
+                b'{' => {
+                    self.at += 1;
+                    return Ok(Token::Object);
+                }
+                b'[' => {
+                    self.at += 1;
+                    return Ok(Token::Array);
+                }
+                b'-' | b'0'..=b'9' => return self.number(),
+                b't' => return self.word("true", Token::Bool(true)),
+                b'f' => return self.word("false", Token::Bool(false)),
+                b'n' => return self.word("null", Token::Null),
+                b' ' | b'\n' | b'\r' | b'\t' => self.at += 1,
+                _ => return Err(Malformed),
             }
-            b'{' => {
-                self.at += 1;
-                Ok(Token::Object)
-            }
-            b'[' => {
-                self.at += 1;
-                Ok(Token::Array)
-            }
-            b't' => self.word("true", Token::Bool(true)),
-            b'f' => self.word("false", Token::Bool(false)),
-            b'n' => self.word("null", Token::Null),
-            b'-' | b'0'..=b'9' => self.number(),
-            _ => Err(Malformed),
         }
     }
 
@@ -156,20 +233,85 @@ impl<'a> Scanner<'a> {
         Ok(token)
     }
 
+    /// Passes one byte that was peeked at.
+    #[inline(always)]
+    pub(crate) const fn step(&mut self) {
+        self.at += 1;
+    }
+
+    /// To where it stood before.
+    pub(crate) const fn back(&mut self, at: usize) {
+        self.at = at;
+    }
+
+    /// Takes `byte` if it stands right here.
+    #[inline(always)]
+    pub(crate) fn here(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// Behind an opening quote: a string without escapes, to behind its closing quote. Takes nothing where it is none.
+    #[inline(always)]
+    pub(crate) fn plain_text(&mut self) -> Option<(usize, usize)> {
+        let bytes = self.text.as_bytes();
+        let start = self.at;
+        let mut at = start;
+        let end = loop {
+            let hits = specials(bytes, at);
+            if hits != 0 {
+                break at + hits.trailing_zeros() as usize;
+            }
+            at += LANES;
+            if at >= bytes.len() {
+                return None;
+            }
+        };
+        if bytes.get(end) != Some(&b'"') {
+            return None;
+        }
+        self.at = end + 1;
+        Some((start, end))
+    }
+
+    /// At a digit: a whole number without sign. Takes nothing where it is none, or large.
+    #[inline(always)]
+    pub(crate) fn plain_integer(&mut self) -> Option<i64> {
+        let bytes = self.text.as_bytes();
+        let mut at = self.at;
+        let mut value = 0_i64;
+        while let Some(digit @ b'0'..=b'9') = bytes.get(at) {
+            value = value.wrapping_mul(10).wrapping_add(i64::from(digit - b'0'));
+            at += 1;
+        }
+        let digits = at - self.at;
+        let ends = matches!(bytes.get(at), Some(b',' | b'}' | b']'));
+        if !ends || digits > EXACT_DIGITS || (digits > 1 && bytes[self.at] == b'0') {
+            return None;
+        }
+        self.at = at;
+        Some(value)
+    }
+
+    /// Takes `null` if it stands right here.
+    #[inline(always)]
+    pub(crate) fn null(&mut self) -> bool {
+        let found = self.text.as_bytes().get(self.at..self.at + 4) == Some(b"null");
+        self.at += if found { 4 } else { 0 };
+        found
+    }
+
     /// Behind an opening quote, to behind the closing one.
-    #[inline]
     fn string(&mut self) -> Result<Span, Malformed> {
         let bytes = self.text.as_bytes();
         let start = self.at;
         let mut escaped = false;
         loop {
-            while let Some(chunk) = bytes.get(self.at..self.at + 8) {
-                let word = chunk.try_into().map(u64::from_le_bytes).map_err(|_| Malformed)?;
-                let hits = special(word);
-                if hits == 0 {
-                    self.at += 8;
-                } else {
-                    self.at += hits.trailing_zeros() as usize / 8;
+            while let Some(chunk) = bytes.get(self.at..).and_then(<[u8]>::first_chunk::<LANES>) {
+                let hits = special(chunk);
+                self.at += hits.trailing_zeros() as usize;
+                if hits != 0 {
                     break;
                 }
             }
@@ -207,10 +349,16 @@ impl<'a> Scanner<'a> {
     fn number(&mut self) -> Result<Token, Malformed> {
         let start = self.at;
         let mut whole = true;
-        self.at += usize::from(self.peek() == Some(b'-'));
+        let negative = self.peek() == Some(b'-');
+        self.at += usize::from(negative);
         let first = self.at;
-        self.digits()?;
-        if self.text.as_bytes()[first] == b'0' && self.at > first + 1 {
+        let mut value = 0_i64;
+        while let Some(digit @ b'0'..=b'9') = self.peek() {
+            value = value.wrapping_mul(10).wrapping_add(i64::from(digit - b'0'));
+            self.at += 1;
+        }
+        let digits = self.at - first;
+        if digits == 0 || (digits > 1 && self.text.as_bytes()[first] == b'0') {
             return Err(Malformed);
         }
         if self.peek() == Some(b'.') {
@@ -225,6 +373,9 @@ impl<'a> Scanner<'a> {
                 self.at += 1;
             }
             self.digits()?;
+        }
+        if whole && digits <= EXACT_DIGITS {
+            return Ok(Token::Integer(if negative { -value } else { value }));
         }
         let text = &self.text[start..self.at];
         if whole && let Ok(integer) = text.parse() {

@@ -15,6 +15,8 @@ use std::io;
 use ameles_pseudonym::DomainHasher;
 use sha2::{Digest, Sha256};
 
+use zeroize::Zeroize;
+
 use super::stream::Stream;
 
 /// The beginning that is hashed, in bytes.
@@ -27,37 +29,40 @@ const STEP_BYTES: usize = 1 << 20;
 /// Where transactions stand: committed, or read earlier in this run.
 pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<i64>;
 
-/// A running hash of content, and how much there was.
-#[derive(Clone, Default)]
+/// A running keyed hash of content, and how much there was.
+#[derive(Clone)]
 pub(super) struct Content {
-    hash: Sha256,
+    hash: blake3::Hasher,
     pub(super) bytes: u64,
     /// Line ends among them.
     pub(super) lines: u64,
 }
 
 impl Content {
+    /// Nothing yet.
+    pub(super) fn new(hasher: &DomainHasher) -> Self {
+        let mut key = hasher.bytes32(b"ameles file content 2");
+        let hash = blake3::Hasher::new_keyed(&key);
+        key.zeroize();
+        Self { hash, bytes: 0, lines: 0 }
+    }
+
     pub(super) fn update(&mut self, bytes: &[u8]) {
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
         self.lines += count_newlines(bytes);
     }
 
-    fn keyed(&self, hasher: &DomainHasher, purpose: &str) -> [u8; 16] {
-        let mut message = purpose.as_bytes().to_vec();
-        message.extend_from_slice(&self.hash.clone().finalize());
-        hasher.bytes16(&message)
-    }
-
     /// The chained hash up to here, as a transaction's value.
-    pub(super) fn chain(&self, hasher: &DomainHasher) -> i64 {
-        let keyed = self.keyed(hasher, "ameles file chain 1\0");
-        i64::from_be_bytes([keyed[0], keyed[1], keyed[2], keyed[3], keyed[4], keyed[5], keyed[6], keyed[7]]) & i64::MAX
+    pub(super) fn chain(&self) -> i64 {
+        let [a, b, c, d, e, f, g, h, ..] = *self.hash.finalize().as_bytes();
+        i64::from_be_bytes([a, b, c, d, e, f, g, h]) & i64::MAX
     }
 
     /// The transaction that says that exactly this was read to its end.
-    pub(super) fn whole_app(&self, hasher: &DomainHasher) -> String {
-        format!("file-whole:{}", hex::encode(self.keyed(hasher, "ameles file whole 1\0")))
+    pub(super) fn whole_app(&self) -> String {
+        // Other bytes of the hash than the chain's.
+        format!("file-whole:{}", hex::encode(&self.hash.finalize().as_bytes()[16..]))
     }
 }
 
@@ -126,23 +131,23 @@ struct Candidate {
 pub(super) fn resolve(stream: &mut Stream, hasher: &DomainHasher, lookup: Lookup<'_>) -> io::Result<Found> {
     let head = stream.peek(HEAD_BYTES)?;
     let (fresh, mut candidates) = candidates(&head, hasher, lookup);
-    let unread = |identity| Resolved { identity, content: Content::default(), before: None };
+    let unread = |identity| Resolved { identity, content: Content::new(hasher), before: None };
     if candidates.is_empty() {
         return Ok(Found::Here(unread(fresh)));
     }
     candidates.sort_by_key(|candidate| candidate.bytes);
-    let mut content = Content::default();
+    let mut content = Content::new(hasher);
     let mut best: Option<Resolved> = None;
     for candidate in candidates {
         match advance(stream, &mut content, candidate.bytes) {
             Ok(true) => {}
-            Ok(false) if lookup(&content.whole_app(hasher)).is_some() => {
+            Ok(false) if lookup(&content.whole_app()).is_some() => {
                 return Ok(Found::Known(candidate.identity, content.bytes));
             }
             // Shorter than what was ingested, or broken before: read anew, what breaks breaks again.
             Ok(false) | Err(_) => break,
         }
-        if content.chain(hasher) == candidate.chain {
+        if content.chain() == candidate.chain {
             let bytes = i64::try_from(candidate.bytes).unwrap_or(i64::MAX);
             best = Some(Resolved { identity: candidate.identity, content: content.clone(), before: Some((bytes, candidate.chain)) });
         }

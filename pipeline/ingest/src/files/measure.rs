@@ -92,3 +92,94 @@ async fn measure_one_worker() {
         per(began.elapsed())
     );
 }
+
+/// Events in one timed piece: small enough for a cache, and for most pieces to pass undisturbed.
+const PIECE_BYTES: usize = 1 << 20;
+/// Events read from the file.
+const MEASURED_EVENTS: usize = 500_000;
+
+/// Each step of one worker by itself, one thread: `AMELES_MEASURE_FILE` names a file of events.
+/// Medians over pieces, which neither other processes nor a slow first piece disturb.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stderr)]
+async fn measure_steps_of_a_worker() {
+    let Some(path) = std::env::var_os("AMELES_MEASURE_FILE") else { return };
+    let home = Home::new().await;
+    let pieces = pieces(std::path::Path::new(&path));
+    let view =
+        crate::admission::View::new(Arc::default(), Arc::new(ameles_ledger::ConsentBook::default()), at("2026-01-01T00:00:00Z"), None);
+    let admission = &home.env.admission;
+    let roles = admission.decoder.contract().roles().clone();
+    let mut scratch = crate::decode::Scratch::default();
+    let mut worker = crate::admission::Worker::new(10);
+    let mut steps: [(&str, Vec<f64>); 5] =
+        ["lines", "lines, utf8", "decode", "decode, three hashes", "admission"].map(|name| (name, Vec::new()));
+    for _ in 0..3 {
+        for (text, events) in &pieces {
+            let mut seen = 0;
+            let mut note = |step: usize, began: std::time::Instant| steps[step].1.push(began.elapsed().as_nanos() as f64 / *events as f64);
+            // Into the cache, as a piece comes from the reader.
+            let text = text.clone();
+            let began = std::time::Instant::now();
+            seen += crate::lines::Lines::new(&text).map(<[u8]>::len).sum::<usize>();
+            note(0, began);
+            let began = std::time::Instant::now();
+            seen += crate::lines::Lines::new(&text).filter(|line| std::str::from_utf8(line).is_ok()).count();
+            note(1, began);
+            let began = std::time::Instant::now();
+            for line in crate::lines::Lines::new(&text) {
+                seen += usize::from(admission.decoder.decode(&mut scratch, line).is_ok());
+            }
+            note(2, began);
+            let began = std::time::Instant::now();
+            for line in crate::lines::Lines::new(&text) {
+                let Ok(event) = admission.decoder.decode(&mut scratch, line) else { continue };
+                let key = |identifier: &crate::admission::Identifier, field| identifier.key(&event, field).ok().flatten().is_some();
+                seen += usize::from(key(&admission.device, roles.device));
+                seen += usize::from(admission.user.as_ref().zip(roles.user).is_some_and(|(user, field)| key(user, field)));
+                seen += usize::from(admission.event_id.as_ref().zip(roles.event_id).is_some_and(|(id, field)| key(id, field)));
+            }
+            note(3, began);
+            let mut part = crate::batch::Part::new("x".into(), view.arrival, 1, &admission.columns, None, *events, 0);
+            let began = std::time::Instant::now();
+            for (line, number) in crate::lines::Lines::new(&text).zip(1..) {
+                admission.line(&mut worker, &view, None, line, number, &mut part);
+            }
+            note(4, began);
+            let began = std::time::Instant::now();
+            seen += crate::lines::TextLines::new(&text).count();
+            note(5, began);
+            let mut part = crate::batch::Part::new("x".into(), view.arrival, 1, &admission.columns, None, *events, 0);
+            let began = std::time::Instant::now();
+            for (line, number) in crate::lines::TextLines::new(&text).zip(1..) {
+                admission.checked_line(&mut worker, &view, None, line, number, &mut part);
+            }
+            note(6, began);
+            assert!(seen > *events && part.rows.len() > events / 2);
+        }
+    }
+    for (name, times) in &mut steps {
+        times.sort_by(f64::total_cmp);
+        eprintln!("{name}: {:.0} ns per event (a tenth of the pieces under {:.0})", times[times.len() / 2], times[times.len() / 10]);
+    }
+}
+
+/// Whole lines, and how many.
+fn pieces(path: &std::path::Path) -> Vec<(Vec<u8>, usize)> {
+    use std::io::BufRead;
+    let mut reader = std::io::BufReader::new(std::fs::File::open(path).unwrap());
+    let mut pieces = vec![(Vec::with_capacity(PIECE_BYTES), 0)];
+    for _ in 0..MEASURED_EVENTS {
+        let (piece, events) = pieces.last_mut().unwrap();
+        if reader.read_until(b'\n', piece).unwrap() == 0 {
+            break;
+        }
+        *events += 1;
+        if piece.len() > PIECE_BYTES {
+            pieces.push((Vec::with_capacity(PIECE_BYTES), 0));
+        }
+    }
+    pieces.retain(|(_, events)| *events > 100);
+    pieces
+}

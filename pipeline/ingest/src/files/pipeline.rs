@@ -20,7 +20,7 @@ use crate::admission::{Admission, Ordered, View, Worker};
 use crate::batch::{Part, RANGE_BITS};
 use crate::commit::{Batch, Committer};
 use crate::decode::{Rejection, without_mark};
-use crate::lines::Lines;
+use crate::lines::{Line, TextLines};
 use crate::undeclared::UndeclaredCounter;
 use crate::{IngestEnv, IngestError, Progress, is_closed};
 
@@ -262,9 +262,9 @@ fn decode(admission: &Admission, worker: &mut Worker, view: &View, read: Read) -
     if chunk.oversized {
         part.reject(Rejection::whole(Reason::TooLarge), chunk.first_line, None, None);
     }
-    for (line, number) in Lines::new(chunk.buffer.lines()).zip(chunk.first_line..) {
-        let line = if number == 1 { without_mark(line) } else { line };
-        admission.line(worker, view, None, line, number, &mut part);
+    for (line, number) in TextLines::new(chunk.buffer.lines()).zip(chunk.first_line..) {
+        let line = if number == 1 { Line::Bytes(without_mark(line.bytes())) } else { line };
+        admission.checked_line(worker, view, None, line, number, &mut part);
     }
     part.finish();
     part.group(RANGE_BITS);

@@ -275,7 +275,7 @@ impl Reader<'_> {
         let first_line = position.content.lines + 1;
         let mut whole = position.content.clone();
         whole.update(buffer.lines());
-        let app = whole.whole_app(self.hasher);
+        let app = whole.whole_app();
         if whole.bytes == 0 || self.stands(&app).is_some() {
             return Ok(());
         }
@@ -293,7 +293,7 @@ impl Reader<'_> {
 
     /// The transactions that say that all content up to here is ingested.
     fn advance(&mut self, position: &mut Position) -> Vec<Txn> {
-        let after = (i64::try_from(position.content.bytes).unwrap_or(i64::MAX), position.content.chain(self.hasher));
+        let after = (i64::try_from(position.content.bytes).unwrap_or(i64::MAX), position.content.chain());
         let before = position.before.replace(after);
         let txns = vec![
             Txn { app: position.identity.app(), before: before.map(|before| before.0), after: after.0 },

@@ -1,0 +1,37 @@
+//! Where a run of plain string text ends, 32 bytes at a time.
+
+use wide::u8x16;
+
+/// Bytes looked at together.
+pub(super) const LANES: usize = 32;
+/// Bytes below need an escape in a string.
+const CONTROL_END: u8 = 0x20;
+
+/// Bit `i` is set where byte `i` is a quote, a backslash or a control character.
+#[inline(always)]
+pub(super) fn special(bytes: &[u8; LANES]) -> u32 {
+    let half = |at: usize| {
+        let text = u8x16::new(bytes[at..].first_chunk().map_or([0; 16], |half| *half));
+        let is = |byte: u8| text.simd_eq(u8x16::splat(byte));
+        let control = text.min(u8x16::splat(CONTROL_END - 1)).simd_eq(text);
+        (is(b'"') | is(b'\\') | control).to_bitmask()
+    };
+    half(0) | half(LANES / 2) << (LANES / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn finds_the_same_as_looking_at_each(bytes: [u8; LANES], at in 0..LANES, hard in prop::sample::select(b"\"\\\x00\x1f\x20\x21\xa2\xdc\x7f".to_vec())) {
+            let mut bytes = bytes;
+            bytes[at] = hard;
+            let plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | 0..CONTROL_END);
+            let expected = bytes.iter().zip(0..).fold(0_u32, |mask, (byte, bit)| mask | u32::from(!plain(byte)) << bit);
+            prop_assert_eq!(special(&bytes), expected);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Several HMACs of short messages at once, on x86-64 processors with SHA extensions.
+//!
+//! A round of SHA-256 waits for the one before: the instruction for two rounds
+//! takes four cycles and could begin every second one. Two or three messages
+//! that know nothing of each other fill the gaps.
+//!
+//! The rounds follow FIPS 180-4, section 6.2.2; the arrangement of the state in
+//! two registers is the instructions' own (Intel SDM, SHA256RNDS2).
+//!
+//! This is the only file with `unsafe`: the one call into code that the
+//! processor must be able to run, made after asking it.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::{
+    __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_blend_epi16, _mm_cvtsi128_si64, _mm_extract_epi64, _mm_set_epi32, _mm_set_epi64x,
+    _mm_sha256msg1_epu32, _mm_sha256msg2_epu32, _mm_sha256rnds2_epu32, _mm_shuffle_epi8, _mm_shuffle_epi32,
+};
+
+/// SHA-256's round constants: FIPS 180-4, section 4.2.2.
+const ROUND_CONSTANTS: [u32; 64] = [
+    0x428a_2f98,
+    0x7137_4491,
+    0xb5c0_fbcf,
+    0xe9b5_dba5,
+    0x3956_c25b,
+    0x59f1_11f1,
+    0x923f_82a4,
+    0xab1c_5ed5,
+    0xd807_aa98,
+    0x1283_5b01,
+    0x2431_85be,
+    0x550c_7dc3,
+    0x72be_5d74,
+    0x80de_b1fe,
+    0x9bdc_06a7,
+    0xc19b_f174,
+    0xe49b_69c1,
+    0xefbe_4786,
+    0x0fc1_9dc6,
+    0x240c_a1cc,
+    0x2de9_2c6f,
+    0x4a74_84aa,
+    0x5cb0_a9dc,
+    0x76f9_88da,
+    0x983e_5152,
+    0xa831_c66d,
+    0xb003_27c8,
+    0xbf59_7fc7,
+    0xc6e0_0bf3,
+    0xd5a7_9147,
+    0x06ca_6351,
+    0x1429_2967,
+    0x27b7_0a85,
+    0x2e1b_2138,
+    0x4d2c_6dfc,
+    0x5338_0d13,
+    0x650a_7354,
+    0x766a_0abb,
+    0x81c2_c92e,
+    0x9272_2c85,
+    0xa2bf_e8a1,
+    0xa81a_664b,
+    0xc24b_8b70,
+    0xc76c_51a3,
+    0xd192_e819,
+    0xd699_0624,
+    0xf40e_3585,
+    0x106a_a070,
+    0x19a4_c116,
+    0x1e37_6c08,
+    0x2748_774c,
+    0x34b0_bcb5,
+    0x391c_0cb3,
+    0x4ed8_aa4a,
+    0x5b9c_ca4f,
+    0x682e_6ff3,
+    0x748f_82ee,
+    0x78a5_636f,
+    0x84c8_7814,
+    0x8cc7_0208,
+    0x90be_fffa,
+    0xa450_6ceb,
+    0xbef9_a3f7,
+    0xc671_78f2,
+];
+
+/// The outer hash's message behind the inner digest: the padding and the length of both blocks in bits.
+const OUTER_TAIL: [u32; 8] = [0x8000_0000, 0, 0, 0, 0, 0, 0, (64 + 32) * 8];
+
+/// One HMAC to compute.
+pub(crate) struct Short<'a> {
+    /// The state after the inner padded key.
+    pub(crate) inner: &'a [u32; 8],
+    /// The state after the outer padded key.
+    pub(crate) outer: &'a [u32; 8],
+    /// The message's only block, padded.
+    pub(crate) block: [u8; 64],
+}
+
+/// The first 16 bytes of each HMAC; `None` where the processor lacks the instructions.
+#[inline]
+pub(crate) fn bytes16<const N: usize>(messages: &[Short<'_>; N]) -> Option<[[u8; 16]; N]> {
+    let able = std::arch::is_x86_feature_detected!("sha")
+        && std::arch::is_x86_feature_detected!("sse4.1")
+        && std::arch::is_x86_feature_detected!("ssse3");
+    // SAFETY: `hmacs` asks nothing of its caller but that the processor has the
+    // three features, which it has just said. It takes and returns plain values:
+    // no pointer is made, all indices are checked or constant.
+    able.then(|| unsafe { hmacs(messages) })
+}
+
+/// A hash state as the instructions want it.
+#[derive(Clone, Copy)]
+struct State {
+    abef: __m128i,
+    cdgh: __m128i,
+}
+
+#[target_feature(enable = "sha,sse4.1,ssse3")]
+fn hmacs<const N: usize>(messages: &[Short<'_>; N]) -> [[u8; 16]; N] {
+    let mut states: [State; N] = std::array::from_fn(|lane| state(messages[lane].inner));
+    let blocks: [[__m128i; 4]; N] = std::array::from_fn(|lane| words(&messages[lane].block));
+    compress(&mut states, blocks);
+    let digests: [[__m128i; 4]; N] = std::array::from_fn(|lane| {
+        let (abcd, efgh) = in_order(states[lane]);
+        [abcd, efgh, quad(&OUTER_TAIL, 0), quad(&OUTER_TAIL, 4)]
+    });
+    states = std::array::from_fn(|lane| state(messages[lane].outer));
+    compress(&mut states, digests);
+    std::array::from_fn(|lane| {
+        let abcd = big_endian(in_order(states[lane]).0);
+        let halves = [_mm_cvtsi128_si64(abcd), _mm_extract_epi64::<1>(abcd)];
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&halves[0].to_le_bytes());
+        bytes[8..].copy_from_slice(&halves[1].to_le_bytes());
+        bytes
+    })
+}
+
+/// One block into each state.
+#[inline]
+#[target_feature(enable = "sha,sse4.1,ssse3")]
+fn compress<const N: usize>(states: &mut [State; N], mut words: [[__m128i; 4]; N]) {
+    let before = *states;
+    /// Written out, so that no word is looked up by a number at run time.
+    macro_rules! four_rounds_each {
+        ($($group:literal)*) => { $(four_rounds::<$group, N>(states, &mut words);)* };
+    }
+    four_rounds_each!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    for (state, before) in states.iter_mut().zip(before) {
+        state.abef = _mm_add_epi32(state.abef, before.abef);
+        state.cdgh = _mm_add_epi32(state.cdgh, before.cdgh);
+    }
+}
+
+/// Rounds `4 * GROUP` to `4 * GROUP + 3`, and the words that they take.
+#[inline]
+#[target_feature(enable = "sha,sse4.1,ssse3")]
+fn four_rounds<const GROUP: usize, const N: usize>(states: &mut [State; N], words: &mut [[__m128i; 4]; N]) {
+    let constants = quad(&ROUND_CONSTANTS, GROUP * 4);
+    for (state, words) in states.iter_mut().zip(words) {
+        // Word group t lies at t modulo 4, until group t + 4 takes its place.
+        if GROUP >= 4 {
+            let [at, one, two, three] = [0, 1, 2, 3].map(|back| words[(GROUP + back) % 4]);
+            let sum = _mm_add_epi32(_mm_sha256msg1_epu32(at, one), _mm_alignr_epi8::<4>(three, two));
+            words[GROUP % 4] = _mm_sha256msg2_epu32(sum, three);
+        }
+        let input = _mm_add_epi32(words[GROUP % 4], constants);
+        state.cdgh = _mm_sha256rnds2_epu32(state.cdgh, state.abef, input);
+        state.abef = _mm_sha256rnds2_epu32(state.abef, state.cdgh, _mm_shuffle_epi32::<0b00_00_11_10>(input));
+    }
+}
+
+#[inline]
+#[target_feature(enable = "sse2")]
+fn state(words: &[u32; 8]) -> State {
+    let [a, b, c, d, e, f, g, h] = words.map(|word| word as i32);
+    State { abef: _mm_set_epi32(a, b, e, f), cdgh: _mm_set_epi32(c, d, g, h) }
+}
+
+/// The words A to D, and E to H.
+#[inline]
+#[target_feature(enable = "sse4.1,ssse3")]
+fn in_order(state: State) -> (__m128i, __m128i) {
+    let abef = _mm_shuffle_epi32::<0b00_01_10_11>(state.abef);
+    let ghcd = _mm_shuffle_epi32::<0b10_11_00_01>(state.cdgh);
+    (_mm_blend_epi16::<0b1111_0000>(abef, ghcd), _mm_alignr_epi8::<8>(ghcd, abef))
+}
+
+/// A block's sixteen words.
+#[inline]
+#[target_feature(enable = "ssse3")]
+fn words(block: &[u8; 64]) -> [__m128i; 4] {
+    std::array::from_fn(|at| {
+        let half = |from: usize| block[from..].first_chunk().map_or(0, |half| i64::from_le_bytes(*half));
+        big_endian(_mm_set_epi64x(half(at * 16 + 8), half(at * 16)))
+    })
+}
+
+/// Each word's bytes the other way round.
+#[inline]
+#[target_feature(enable = "ssse3")]
+fn big_endian(words: __m128i) -> __m128i {
+    _mm_shuffle_epi8(words, _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203))
+}
+
+/// Four words from `at`.
+#[inline]
+#[target_feature(enable = "sse2")]
+fn quad<const LEN: usize>(words: &[u32; LEN], at: usize) -> __m128i {
+    let [one, two, three, four] = [at, at + 1, at + 2, at + 3].map(|at| words[at] as i32);
+    _mm_set_epi32(four, three, two, one)
+}

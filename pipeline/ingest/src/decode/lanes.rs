@@ -11,9 +11,8 @@ const CONTROL_END: u8 = 0x20;
 #[inline(always)]
 pub(super) fn special(bytes: &[u8; LANES]) -> u32 {
     let text = u8x16::new(*bytes);
-    let is = |byte: u8| text.simd_eq(u8x16::splat(byte));
-    let control = text.min(u8x16::splat(CONTROL_END - 1)).simd_eq(text);
-    (is(b'"') | is(b'\\') | control).to_bitmask()
+    let ends = text.simd_eq(u8x16::splat(b'"')) | text.simd_eq(u8x16::splat(b'\\'));
+    (ends | text.min(u8x16::splat(CONTROL_END - 1)).simd_eq(text)).to_bitmask()
 }
 
 #[cfg(test)]

@@ -310,10 +310,11 @@ impl<'a> Scanner<'a> {
         loop {
             while let Some(chunk) = bytes.get(self.at..).and_then(<[u8]>::first_chunk::<LANES>) {
                 let hits = special(chunk);
-                self.at += hits.trailing_zeros() as usize;
                 if hits != 0 {
+                    self.at += hits.trailing_zeros() as usize;
                     break;
                 }
+                self.at += LANES;
             }
             match bytes.get(self.at) {
                 None => return Err(Malformed),

@@ -150,6 +150,24 @@ fn the_last_of_equal_keys_counts_and_escapes_are_undone() {
 }
 
 #[test]
+fn a_text_of_any_length_at_any_distance_from_the_end_is_read_whole() {
+    let decoder = decoder();
+    let device = decoder.contract().roles().device;
+    let mut scratch = Scratch::default();
+    for escape in ["", "\\n"] {
+        for (len, blanks) in (1..100).flat_map(|len| (0..40).map(move |blanks| (len, blanks))) {
+            let line = format!(
+                "{{\"event_id\":\"e\",\"type\":\"wake\",\"ts\":\"2018-07-01T00:33:35Z\",\"device_id\":\"{}{escape}\"}}{}",
+                "x".repeat(len),
+                " ".repeat(blanks)
+            );
+            let found = decoder.decode(&mut scratch, line.as_bytes()).ok().and_then(|event| event.text(device).map(str::len));
+            assert_eq!(found, Some(len + escape.len() / 2), "{line}");
+        }
+    }
+}
+
+#[test]
 fn an_object_overwritten_by_something_else_leaves_nothing_behind() {
     let decoder = decoder();
     let room = decoder.contract().fields().iter().position(|field| field.name == "props.room").unwrap();

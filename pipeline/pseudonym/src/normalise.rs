@@ -27,17 +27,19 @@ fn is_normal(bytes: &[u8], fold_case: bool) -> bool {
     const fn reach(byte: u8) -> u64 {
         (0x80 - byte as u64) * ONES
     }
-    let low = bytes.len() % 8;
     let foul = |word: u64| {
         let ascii = word & !HIGH;
         let blank = !(ascii + reach(b'!'));
         let capital = (ascii + reach(b'A')) & !(ascii + reach(b'Z' + 1));
         (word | blank | if fold_case { capital } else { 0 }) & HIGH
     };
-    // What is short of eight bytes is filled up with what is never foul.
-    let first = bytes[..low].iter().fold(u64::from(b'_') * ONES, |word, byte| word << 8 | u64::from(*byte));
-    let words = bytes[low..].chunks_exact(8).map(|word| word.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
-    words.fold(foul(first), |found, word| found | foul(word)) == 0
+    let Some(last) = bytes.last_chunk() else {
+        // What is short of eight bytes is filled up with what is never foul.
+        return foul(bytes.iter().fold(u64::from(b'_') * ONES, |word, byte| word << 8 | u64::from(*byte))) == 0;
+    };
+    // The last eight bytes may have been looked at before: that does no harm.
+    let (words, _) = bytes.as_chunks::<8>();
+    words.iter().fold(foul(u64::from_le_bytes(*last)), |found, word| found | foul(u64::from_le_bytes(*word))) == 0
 }
 
 fn spelt_anew(raw: &str, fold_case: bool) -> Cow<'_, str> {

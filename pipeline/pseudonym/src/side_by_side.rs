@@ -10,10 +10,11 @@
 //! This is the only file with `unsafe`: the one call into code that the
 //! processor must be able to run, made after asking it.
 #![allow(unsafe_code)]
+#![allow(clippy::needless_range_loop)]
 
 use std::arch::x86_64::{
     __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_blend_epi16, _mm_cvtsi128_si64, _mm_extract_epi64, _mm_set_epi32, _mm_set_epi64x,
-    _mm_sha256msg1_epu32, _mm_sha256msg2_epu32, _mm_sha256rnds2_epu32, _mm_shuffle_epi8, _mm_shuffle_epi32,
+    _mm_setzero_si128, _mm_sha256msg1_epu32, _mm_sha256msg2_epu32, _mm_sha256rnds2_epu32, _mm_shuffle_epi8, _mm_shuffle_epi32,
 };
 
 /// SHA-256's round constants: FIPS 180-4, section 4.2.2.
@@ -106,7 +107,7 @@ pub(crate) fn bytes16<const N: usize>(messages: &[Short<'_>; N]) -> Option<[[u8;
     // SAFETY: `hmacs` asks nothing of its caller but that the processor has the
     // three features, which it has just said. It takes and returns plain values:
     // no pointer is made, all indices are checked or constant.
-    able.then(|| unsafe { hmacs(messages) })
+    if able { Some(unsafe { hmacs(messages) }) } else { None }
 }
 
 /// A hash state as the instructions want it.
@@ -116,40 +117,46 @@ struct State {
     cdgh: __m128i,
 }
 
+// Plain loops and no closures below: a closure or an adapter is a function of its
+// own, which may lack the features or stand in another of the compiler's units,
+// and then each instruction becomes a call.
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 fn hmacs<const N: usize>(messages: &[Short<'_>; N]) -> [[u8; 16]; N] {
-    let mut states: [State; N] = std::array::from_fn(|lane| state(messages[lane].inner));
-    let blocks: [[__m128i; 4]; N] = std::array::from_fn(|lane| words(&messages[lane].block));
-    compress(&mut states, blocks);
-    let digests: [[__m128i; 4]; N] = std::array::from_fn(|lane| {
-        let (abcd, efgh) = in_order(states[lane]);
-        [abcd, efgh, quad(&OUTER_TAIL, 0), quad(&OUTER_TAIL, 4)]
-    });
-    states = std::array::from_fn(|lane| state(messages[lane].outer));
-    compress(&mut states, digests);
-    std::array::from_fn(|lane| {
-        let abcd = big_endian(in_order(states[lane]).0);
-        let halves = [_mm_cvtsi128_si64(abcd), _mm_extract_epi64::<1>(abcd)];
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&halves[0].to_le_bytes());
-        bytes[8..].copy_from_slice(&halves[1].to_le_bytes());
-        bytes
-    })
+    let mut states = [State::zero(); N];
+    let mut blocks = [[_mm_setzero_si128(); 4]; N];
+    for lane in 0..N {
+        states[lane] = State::new(messages[lane].inner);
+        blocks[lane] = words(&messages[lane].block);
+    }
+    compress(&mut states, &mut blocks);
+    for lane in 0..N {
+        let (abcd, efgh) = states[lane].in_order();
+        blocks[lane] = [abcd, efgh, quad(&OUTER_TAIL, 0), quad(&OUTER_TAIL, 4)];
+        states[lane] = State::new(messages[lane].outer);
+    }
+    compress(&mut states, &mut blocks);
+    let mut keys = [[0; 16]; N];
+    for lane in 0..N {
+        let abcd = big_endian(states[lane].in_order().0);
+        let (low, high) = (_mm_cvtsi128_si64(abcd) as u64, _mm_extract_epi64::<1>(abcd) as u64);
+        keys[lane] = (u128::from(high) << 64 | u128::from(low)).to_le_bytes();
+    }
+    keys
 }
 
 /// One block into each state.
 #[inline]
 #[target_feature(enable = "sha,sse4.1,ssse3")]
-fn compress<const N: usize>(states: &mut [State; N], mut words: [[__m128i; 4]; N]) {
+fn compress<const N: usize>(states: &mut [State; N], words: &mut [[__m128i; 4]; N]) {
     let before = *states;
     /// Written out, so that no word is looked up by a number at run time.
     macro_rules! four_rounds_each {
-        ($($group:literal)*) => { $(four_rounds::<$group, N>(states, &mut words);)* };
+        ($($group:literal)*) => { $(four_rounds::<$group, N>(states, words);)* };
     }
     four_rounds_each!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
-    for (state, before) in states.iter_mut().zip(before) {
-        state.abef = _mm_add_epi32(state.abef, before.abef);
-        state.cdgh = _mm_add_epi32(state.cdgh, before.cdgh);
+    for lane in 0..N {
+        states[lane].abef = _mm_add_epi32(states[lane].abef, before[lane].abef);
+        states[lane].cdgh = _mm_add_epi32(states[lane].cdgh, before[lane].cdgh);
     }
 }
 
@@ -158,11 +165,12 @@ fn compress<const N: usize>(states: &mut [State; N], mut words: [[__m128i; 4]; N
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 fn four_rounds<const GROUP: usize, const N: usize>(states: &mut [State; N], words: &mut [[__m128i; 4]; N]) {
     let constants = quad(&ROUND_CONSTANTS, GROUP * 4);
-    for (state, words) in states.iter_mut().zip(words) {
+    for lane in 0..N {
+        let (state, words) = (&mut states[lane], &mut words[lane]);
         // Word group t lies at t modulo 4, until group t + 4 takes its place.
         if GROUP >= 4 {
-            let [at, one, two, three] = [0, 1, 2, 3].map(|back| words[(GROUP + back) % 4]);
-            let sum = _mm_add_epi32(_mm_sha256msg1_epu32(at, one), _mm_alignr_epi8::<4>(three, two));
+            let (two, three) = (words[(GROUP + 2) % 4], words[(GROUP + 3) % 4]);
+            let sum = _mm_add_epi32(_mm_sha256msg1_epu32(words[GROUP % 4], words[(GROUP + 1) % 4]), _mm_alignr_epi8::<4>(three, two));
             words[GROUP % 4] = _mm_sha256msg2_epu32(sum, three);
         }
         let input = _mm_add_epi32(words[GROUP % 4], constants);
@@ -171,30 +179,41 @@ fn four_rounds<const GROUP: usize, const N: usize>(states: &mut [State; N], word
     }
 }
 
-#[inline]
-#[target_feature(enable = "sse2")]
-fn state(words: &[u32; 8]) -> State {
-    let [a, b, c, d, e, f, g, h] = words.map(|word| word as i32);
-    State { abef: _mm_set_epi32(a, b, e, f), cdgh: _mm_set_epi32(c, d, g, h) }
-}
+impl State {
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn zero() -> Self {
+        Self { abef: _mm_setzero_si128(), cdgh: _mm_setzero_si128() }
+    }
 
-/// The words A to D, and E to H.
-#[inline]
-#[target_feature(enable = "sse4.1,ssse3")]
-fn in_order(state: State) -> (__m128i, __m128i) {
-    let abef = _mm_shuffle_epi32::<0b00_01_10_11>(state.abef);
-    let ghcd = _mm_shuffle_epi32::<0b10_11_00_01>(state.cdgh);
-    (_mm_blend_epi16::<0b1111_0000>(abef, ghcd), _mm_alignr_epi8::<8>(ghcd, abef))
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    fn new(words: &[u32; 8]) -> Self {
+        let [a, b, c, d, e, f, g, h] = *words;
+        Self { abef: _mm_set_epi32(a as i32, b as i32, e as i32, f as i32), cdgh: _mm_set_epi32(c as i32, d as i32, g as i32, h as i32) }
+    }
+
+    /// The words A to D, and E to H.
+    #[inline]
+    #[target_feature(enable = "sse4.1,ssse3")]
+    fn in_order(self) -> (__m128i, __m128i) {
+        let abef = _mm_shuffle_epi32::<0b00_01_10_11>(self.abef);
+        let ghcd = _mm_shuffle_epi32::<0b10_11_00_01>(self.cdgh);
+        (_mm_blend_epi16::<0b1111_0000>(abef, ghcd), _mm_alignr_epi8::<8>(ghcd, abef))
+    }
 }
 
 /// A block's sixteen words.
 #[inline]
 #[target_feature(enable = "ssse3")]
 fn words(block: &[u8; 64]) -> [__m128i; 4] {
-    std::array::from_fn(|at| {
-        let half = |from: usize| block[from..].first_chunk().map_or(0, |half| i64::from_le_bytes(*half));
-        big_endian(_mm_set_epi64x(half(at * 16 + 8), half(at * 16)))
-    })
+    let mut words = [_mm_setzero_si128(); 4];
+    let (quads, _) = block.as_chunks::<16>();
+    for at in 0..4 {
+        let bytes = u128::from_le_bytes(quads[at]);
+        words[at] = big_endian(_mm_set_epi64x((bytes >> 64) as i64, bytes as i64));
+    }
+    words
 }
 
 /// Each word's bytes the other way round.
@@ -208,6 +227,5 @@ fn big_endian(words: __m128i) -> __m128i {
 #[inline]
 #[target_feature(enable = "sse2")]
 fn quad<const LEN: usize>(words: &[u32; LEN], at: usize) -> __m128i {
-    let [one, two, three, four] = [at, at + 1, at + 2, at + 3].map(|at| words[at] as i32);
-    _mm_set_epi32(four, three, two, one)
+    _mm_set_epi32(words[at + 3] as i32, words[at + 2] as i32, words[at + 1] as i32, words[at] as i32)
 }

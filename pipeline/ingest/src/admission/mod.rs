@@ -211,7 +211,7 @@ impl Admission {
     }
 
     /// The keyed hashes of the event's identifiers. The first that is unusable is at fault: device, user, event id.
-    fn keys(&self, event: &Decoded<'_>) -> Result<Keys, Rejection> {
+    pub(crate) fn keys(&self, event: &Decoded<'_>) -> Result<Keys, Rejection> {
         let roles = self.contract().roles();
         let device = spelt(&self.device, event, roles.device)?.ok_or(Rejection::of(Reason::MissingField, roles.device))?;
         let user = self.user.as_ref().zip(roles.user).map_or(Ok(None), |(identifier, field)| spelt(identifier, event, field))?;

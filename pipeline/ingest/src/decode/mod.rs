@@ -266,7 +266,8 @@ impl Decoder {
             return self.any_value(scratch, line, scanner, child, depth);
         }
         match scanner.peek() {
-            Some(b'"') => {
+            // Where an object is declared, what an earlier one held has to be forgotten first.
+            Some(b'"') if child.node.is_none() => {
                 scanner.step();
                 if let Some((start, end)) = scanner.plain_text() {
                     put_text(scratch, line, start, end, child);
@@ -275,19 +276,19 @@ impl Decoder {
                 scanner.back(scanner.at() - 1);
             }
             Some(b'{') => {
-                if let Some(below) = child.node {
+                if let Some(below) = child.node_of_object() {
                     scanner.step();
                     return self.declared_object(scratch, line, scanner, child, below, depth);
                 }
             }
-            Some(b'0'..=b'9') => {
+            Some(b'0'..=b'9') if child.node.is_none() => {
                 if let Some(value) = scanner.plain_integer() {
                     scratch.put(child, Slot::Integer(value), child.quick.number_ok(value));
                     return Ok(());
                 }
             }
             Some(b'[') => {
-                if child.kind == FieldKind::Array && plain_list(scratch, scanner, child) {
+                if child.kind == FieldKind::Array && child.node.is_none() && plain_list(scratch, scanner, child) {
                     return Ok(());
                 }
             }
@@ -343,7 +344,7 @@ impl Decoder {
             }
             (Token::Null, _) => (Slot::Null, quick.nullable),
             (Token::Integer(value), _) => (Slot::Integer(value), quick.number_ok(value)),
-            (Token::Object, kind) => match child.node {
+            (Token::Object, kind) => match child.node_of_object() {
                 Some(below) => return self.declared_object(scratch, line, scanner, child, below, depth),
                 None => {
                     scanner.skip(token, depth)?;

@@ -36,6 +36,14 @@ pub(crate) struct Child {
     pub(crate) quick: Quick,
 }
 
+impl Child {
+    /// The declared properties, where the field itself is declared an object.
+    #[inline]
+    pub(crate) fn node_of_object(&self) -> Option<usize> {
+        self.node.filter(|_| self.kind == FieldKind::Object)
+    }
+}
+
 /// The tree of a contract's properties, and each field's enclosing object.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -61,9 +69,6 @@ impl Plan {
                 if depth == last {
                     plan.nodes[node].children[child].field = Some(field);
                     plan.nodes[node].children[child].kind = declared.kind;
-                    if matches!(declared.kind, FieldKind::String | FieldKind::Timestamp) {
-                        plan.nodes[node].children[child].text_literals = [",", ""].map(|before| Literal::of_key(before, key, ":\""));
-                    }
                     plan.nodes[node].children[child].quick = Quick::new(field, declared);
                     plan.nodes[node].children[child].bit = bit(field);
                 } else {
@@ -75,6 +80,11 @@ impl Plan {
             }
         }
         for node in &mut plan.nodes {
+            for child in node.children.iter_mut().filter(|child| child.node.is_none()) {
+                if matches!(child.kind, FieldKind::String | FieldKind::Timestamp) {
+                    child.text_literals = [",", ""].map(|before| Literal::of_key(before, &child.key, ":\""));
+                }
+            }
             node.order_at = plan.order.len();
             plan.order.extend(0..node.children.len() as u16);
             plan.order.push(END);

@@ -103,7 +103,7 @@ pub(crate) fn short_text(bytes: &[u8], start: usize, end: usize) -> Option<u128>
     Some(whole & mask)
 }
 
-/// What of the 32 bytes from `at` is no plain text; nothing where the whole text is shorter.
+/// What of the 16 bytes from `at` is no plain text; nothing where the whole text is shorter.
 #[inline(always)]
 fn specials(bytes: &[u8], at: usize) -> u32 {
     if let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
@@ -310,10 +310,11 @@ impl<'a> Scanner<'a> {
         loop {
             while let Some(chunk) = bytes.get(self.at..).and_then(<[u8]>::first_chunk::<LANES>) {
                 let hits = special(chunk);
-                self.at += hits.trailing_zeros() as usize;
                 if hits != 0 {
+                    self.at += hits.trailing_zeros() as usize;
                     break;
                 }
+                self.at += LANES;
             }
             match bytes.get(self.at) {
                 None => return Err(Malformed),

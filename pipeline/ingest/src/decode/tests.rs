@@ -150,6 +150,41 @@ fn the_last_of_equal_keys_counts_and_escapes_are_undone() {
 }
 
 #[test]
+fn a_text_of_any_length_at_any_distance_from_the_end_is_read_whole() {
+    let decoder = decoder();
+    let device = decoder.contract().roles().device;
+    let mut scratch = Scratch::default();
+    for escape in ["", "\\n"] {
+        for (len, blanks) in (1..100).flat_map(|len| (0..40).map(move |blanks| (len, blanks))) {
+            let line = format!(
+                "{{\"event_id\":\"e\",\"type\":\"wake\",\"ts\":\"2018-07-01T00:33:35Z\",\"device_id\":\"{}{escape}\"}}{}",
+                "x".repeat(len),
+                " ".repeat(blanks)
+            );
+            let found = decoder.decode(&mut scratch, line.as_bytes()).ok().and_then(|event| event.text(device).map(str::len));
+            assert_eq!(found, Some(len + escape.len() / 2), "{line}");
+        }
+    }
+}
+
+#[test]
+fn an_object_overwritten_by_something_else_leaves_nothing_behind() {
+    let decoder = decoder();
+    let room = decoder.contract().fields().iter().position(|field| field.name == "props.room").unwrap();
+    let mut scratch = Scratch::default();
+    let line = event().to_string();
+    for other in ["\"text\"", "\"esc\\n\"", "1", "-1.5", "true", "[]", "[\"x\"]"] {
+        for line in [line.clone(), format!("{},\"props\":{other}}}", &line[..line.len() - 1])] {
+            let rejected = decoder.decode(&mut scratch, line.as_bytes()).is_err();
+            let room = decoder.salvage(&mut scratch, line.as_bytes()).unwrap().text(room);
+            assert_eq!((rejected, room.is_none()), (line.len() > event().to_string().len(), rejected), "{other}");
+        }
+    }
+    let nulled = format!("{},\"props\":null}}", &line[..line.len() - 1]);
+    assert_eq!(decoder.decode(&mut scratch, nulled.as_bytes()).ok().and_then(|event| event.text(room)), None);
+}
+
+#[test]
 fn a_rejected_line_still_tells_its_valid_fields() {
     let decoder = decoder();
     let roles = decoder.contract().roles().clone();

@@ -93,8 +93,8 @@ async fn measure_one_worker() {
     );
 }
 
-/// Events in one timed piece: small enough for a cache, and for most pieces to pass undisturbed.
-const PIECE_BYTES: usize = 1 << 20;
+/// Bytes of one timed piece: small enough for a cache, and for most pieces to pass undisturbed.
+const PIECE_BYTES: usize = 128 << 10;
 /// Events read from the file.
 const MEASURED_EVENTS: usize = 500_000;
 
@@ -110,11 +110,19 @@ async fn measure_steps_of_a_worker() {
     let view =
         crate::admission::View::new(Arc::default(), Arc::new(ameles_ledger::ConsentBook::default()), at("2026-01-01T00:00:00Z"), None);
     let admission = &home.env.admission;
-    let roles = admission.decoder.contract().roles().clone();
     let mut scratch = crate::decode::Scratch::default();
     let mut worker = crate::admission::Worker::new(10);
-    let mut steps: [(&str, Vec<f64>); 5] =
-        ["lines", "lines, utf8", "decode", "decode, three hashes", "admission"].map(|name| (name, Vec::new()));
+    let mut steps = [
+        "lines",
+        "lines, utf8",
+        "decode",
+        "decode, three hashes",
+        "admission",
+        "lines known to be text",
+        "their decode",
+        "their admission",
+    ]
+    .map(|name| (name, Vec::new()));
     for _ in 0..3 {
         for (text, events) in &pieces {
             let mut seen = 0;
@@ -135,10 +143,7 @@ async fn measure_steps_of_a_worker() {
             let began = std::time::Instant::now();
             for line in crate::lines::Lines::new(&text) {
                 let Ok(event) = admission.decoder.decode(&mut scratch, line) else { continue };
-                let key = |identifier: &crate::admission::Identifier, field| identifier.key(&event, field).ok().flatten().is_some();
-                seen += usize::from(key(&admission.device, roles.device));
-                seen += usize::from(admission.user.as_ref().zip(roles.user).is_some_and(|(user, field)| key(user, field)));
-                seen += usize::from(admission.event_id.as_ref().zip(roles.event_id).is_some_and(|(id, field)| key(id, field)));
+                seen += usize::from(admission.keys(&event).is_ok_and(|keys| keys.event_id.is_some()));
             }
             note(3, began);
             let mut part = crate::batch::Part::new("x".into(), view.arrival, 1, &admission.columns, None, *events, 0);
@@ -150,12 +155,18 @@ async fn measure_steps_of_a_worker() {
             let began = std::time::Instant::now();
             seen += crate::lines::TextLines::new(&text).count();
             note(5, began);
+            let began = std::time::Instant::now();
+            for line in crate::lines::TextLines::new(&text) {
+                let crate::lines::Line::Text(line) = line else { continue };
+                seen += usize::from(admission.decoder.decode_text(&mut scratch, line).is_ok());
+            }
+            note(6, began);
             let mut part = crate::batch::Part::new("x".into(), view.arrival, 1, &admission.columns, None, *events, 0);
             let began = std::time::Instant::now();
             for (line, number) in crate::lines::TextLines::new(&text).zip(1..) {
                 admission.checked_line(&mut worker, &view, None, line, number, &mut part);
             }
-            note(6, began);
+            note(7, began);
             assert!(seen > *events && part.rows.len() > events / 2);
         }
     }

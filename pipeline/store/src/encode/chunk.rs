@@ -13,7 +13,9 @@ use super::ranges::{Bound, Ranges};
 
 /// Compression must save an eighth of a column's first page; a chunk whose bytes are random is stored as it is.
 const fn pays(compressed: usize, plain: usize) -> bool {
-    compressed <= plain - plain / 8
+    // A short page, of nulls or of one run, says nothing of those after it.
+    const TELLING_BYTES_MIN: usize = 512;
+    plain < TELLING_BYTES_MIN || compressed <= plain - plain / 8
 }
 
 /// What a page holds beside its bytes.
@@ -82,10 +84,10 @@ impl<'a, B: Bound> Chunk<'a, B> {
         }
     }
 
-    /// The dictionary, which comes first: values in ascending order, encoded plain.
-    pub(crate) fn dictionary(&mut self, payload: &[u8], values: usize) -> Result<()> {
-        // Codes of few bits are small anyway and mostly runs.
-        self.compression = Some(Compression::ZSTD(ZstdLevel::default()));
+    /// The dictionary, which comes first: values in ascending order, encoded plain; `sample` is the first data page.
+    pub(crate) fn dictionary(&mut self, payload: &[u8], values: usize, sample: &[u8]) -> Result<()> {
+        self.tools.compress(sample)?;
+        self.decide(sample.len());
         self.dictionary_bytes = self.put(payload, |header| {
             // DictionaryPageHeader, field 7: number of values, encoding, sorted.
             header.push(0x4c);
@@ -130,9 +132,7 @@ impl<'a, B: Bound> Chunk<'a, B> {
         if self.compression != Some(Compression::UNCOMPRESSED) {
             self.tools.compress(payload)?;
         }
-        let pays = pays(self.tools.compressed.len(), payload.len());
-        let compression =
-            *self.compression.get_or_insert(if pays { Compression::ZSTD(ZstdLevel::default()) } else { Compression::UNCOMPRESSED });
+        let compression = self.decide(payload.len());
         let stored = if compression == Compression::UNCOMPRESSED { payload } else { self.tools.compressed.as_slice() };
         // PageHeader in Thrift's compact protocol: type, size before and after compression, then the header of that type of page.
         let mut tail = Vec::with_capacity(24);
@@ -146,6 +146,12 @@ impl<'a, B: Bound> Chunk<'a, B> {
         self.plain_bytes += self.bytes.len() - start + payload.len();
         self.bytes.extend_from_slice(stored);
         Ok(self.bytes.len() - start)
+    }
+
+    /// The compression of the whole chunk, after that of a first page of so many bytes.
+    fn decide(&mut self, plain: usize) -> Compression {
+        let pays = pays(self.tools.compressed.len(), plain);
+        *self.compression.get_or_insert(if pays { Compression::ZSTD(ZstdLevel::default()) } else { Compression::UNCOMPRESSED })
     }
 
     fn count(&mut self, page_type: PageType, encoding: Encoding) {

@@ -40,6 +40,16 @@ impl PageRows {
         whole.into_iter().chain(parts)
     }
 
+    /// The values of the rows that have one; `scratch` holds them where some have none.
+    fn values<'b, V: Copy>(&self, of_row_group: &'b [V], scratch: &'b mut Vec<V>) -> &'b [V] {
+        if self.nulls.is_none() {
+            return &of_row_group[self.rows.clone()];
+        }
+        scratch.clear();
+        self.valid().for_each(|rows| scratch.extend_from_slice(&of_row_group[rows]));
+        scratch
+    }
+
     fn put_levels(&self, out: &mut Vec<u8>, optional: bool) {
         if optional {
             put_levels(out, self.rows.len(), self.nulls.as_ref());
@@ -47,31 +57,70 @@ impl PageRows {
     }
 }
 
-/// Whole numbers as packed deltas.
+/// Whole numbers: packed deltas where each row has one, else codes, else plain.
+///
+/// Deltas stand in columns without nulls only: polars before 2 fails on others when it filters (pola-rs/polars#28536).
 pub(crate) fn put_integers<T>(chunk: &mut Chunk<'_, i64>, column: &PrimitiveArray<T>, optional: bool, page_rows: usize) -> Result<()>
 where
     T: ArrowPrimitiveType<Native = i64>,
 {
+    let has_nulls = column.null_count() > 0;
+    if has_nulls && let Some((entries, codes)) = codes_of(column) {
+        let payload: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+        let coded = Codes { payload, entries: &entries, codes: &codes, nulls: column.nulls(), lengths: None };
+        return put_codes(chunk, &coded, optional, page_rows);
+    }
     let (mut payload, mut valid) = (Vec::new(), Vec::new());
     for start in (0..column.len()).step_by(page_rows) {
         let page = PageRows::new(start..(start + page_rows).min(column.len()), column.nulls());
         payload.clear();
         page.put_levels(&mut payload, optional);
-        let values = if page.nulls.is_none() {
-            &column.values()[page.rows.clone()]
+        let values = page.values(column.values(), &mut valid);
+        let encoding = if has_nulls {
+            payload.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            Encoding::PLAIN
         } else {
-            valid.clear();
-            page.valid().for_each(|rows| valid.extend_from_slice(&column.values()[rows]));
-            valid.as_slice()
+            put_deltas(&mut payload, values);
+            Encoding::DELTA_BINARY_PACKED
         };
-        put_deltas(&mut payload, values);
-        let range =
-            values.first().map(|first| values.iter().fold((*first, *first), |(min, max), value| (min.min(*value), max.max(*value))));
-        let page =
-            Page { encoding: Encoding::DELTA_BINARY_PACKED, rows: page.rows.len(), nulls: page.null_count(), range, value_bytes: None };
+        let page = Page { encoding, rows: page.rows.len(), nulls: page.null_count(), range: extent(values), value_bytes: None };
         chunk.page(&payload, &page)?;
     }
     Ok(())
+}
+
+fn extent<V: Ord + Copy>(values: &[V]) -> Option<(V, V)> {
+    let first = *values.first()?;
+    Some(values.iter().fold((first, first), |(min, max), value| (min.min(*value), max.max(*value))))
+}
+
+/// The different numbers, ascending, and the place of each row's among them; none where they are too far apart or too many.
+fn codes_of<T: ArrowPrimitiveType<Native = i64>>(column: &PrimitiveArray<T>) -> Option<(Vec<i64>, Vec<u32>)> {
+    const EXTENT_MAX: u64 = 1 << 16;
+    let all = PageRows::new(0..column.len(), column.nulls());
+    let values = column.values();
+    let extents = all.valid().filter_map(|rows| extent(&values[rows]));
+    let (least, greatest) = extents.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))?;
+    let extent = greatest.abs_diff(least);
+    if extent >= EXTENT_MAX {
+        return None;
+    }
+    let place = |value: i64| value.wrapping_sub(least) as usize;
+    let mut used = vec![false; extent as usize + 1];
+    all.valid().for_each(|rows| values[rows].iter().for_each(|value| used[place(*value)] = true));
+    let entries: Vec<i64> = used.iter().zip(least..).filter(|(used, _)| **used).map(|(_, value)| value).collect();
+    if entries.len() > 16 + column.len() / 8 {
+        return None;
+    }
+    let mut ranks = vec![0; used.len()];
+    for (rank, entry) in entries.iter().enumerate() {
+        ranks[place(*entry)] = rank as u32;
+    }
+    let mut codes = vec![0; column.len()];
+    for rows in all.valid() {
+        codes[rows.clone()].iter_mut().zip(&values[rows]).for_each(|(code, value)| *code = ranks[place(*value)]);
+    }
+    Some((entries, codes))
 }
 
 /// How values of variable length are stored; never by a dictionary, which an erased value would stay in.
@@ -94,18 +143,13 @@ impl Lay {
         }
     }
 
-    /// Prefixes pay where neighbours are often equal.
-    pub(crate) fn of_unsorted(column: &BinaryArray) -> Self {
-        const SAMPLE_ROWS: usize = 4 << 10;
-        let sample = column.slice(0, column.len().min(SAMPLE_ROWS));
-        let mut valid = sample.iter().flatten();
-        let (mut last, mut equal, mut all) = (valid.next(), 0, 0);
-        for value in valid {
-            equal += usize::from(last == Some(value));
-            all += 1;
-            last = Some(value);
+    /// Deltas stand in columns without nulls only, see `put_integers`.
+    pub(crate) fn of(column: &BinaryArray, sorted: bool) -> Self {
+        match (column.null_count(), sorted) {
+            (0, true) => Self::Prefixes,
+            (0, false) => Self::Lengths,
+            _ => Self::Plain,
         }
-        if equal * 4 > all { Self::Prefixes } else { Self::Lengths }
     }
 }
 
@@ -240,36 +284,50 @@ fn equal(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// Texts by their dictionary, whose order is the order of the codes.
+/// A column as a dictionary, whose order is the order of the codes.
+struct Codes<'a, B> {
+    /// The dictionary, encoded plain.
+    payload: Vec<u8>,
+    entries: &'a [B],
+    codes: &'a [u32],
+    nulls: Option<&'a NullBuffer>,
+    /// Length of each entry, if it varies.
+    lengths: Option<&'a [u32]>,
+}
+
+fn put_codes<B: Bound>(chunk: &mut Chunk<'_, B>, column: &Codes<'_, B>, optional: bool, page_rows: usize) -> Result<()> {
+    let width = width_of((column.entries.len() - 1) as u32);
+    let (mut payload, mut valid) = (Vec::new(), Vec::new());
+    for start in (0..column.codes.len()).step_by(page_rows) {
+        let page = PageRows::new(start..(start + page_rows).min(column.codes.len()), column.nulls);
+        payload.clear();
+        page.put_levels(&mut payload, optional);
+        let codes = page.values(column.codes, &mut valid);
+        payload.push(width as u8);
+        put_hybrid(&mut payload, codes, width);
+        if start == 0 {
+            chunk.dictionary(&column.payload, column.entries.len(), &payload)?;
+        }
+        let range = extent(codes).map(|(least, greatest)| (column.entries[least as usize], column.entries[greatest as usize]));
+        let value_bytes = |lengths: &[u32]| codes.iter().map(|code| u64::from(lengths[*code as usize])).sum::<u64>() as usize;
+        let value_bytes = column.lengths.map(value_bytes);
+        let page = Page { encoding: Encoding::RLE_DICTIONARY, rows: page.rows.len(), nulls: page.null_count(), range, value_bytes };
+        chunk.page(&payload, &page)?;
+    }
+    Ok(())
+}
+
+/// Texts by their dictionary.
 pub(crate) fn put_coded<'a>(chunk: &mut Chunk<'_, &'a str>, column: &Coded<'a>, optional: bool, page_rows: usize) -> Result<()> {
     let mut payload = Vec::new();
     for text in &column.texts {
         payload.extend_from_slice(&(text.len() as u32).to_le_bytes());
         payload.extend_from_slice(text.as_bytes());
     }
-    chunk.dictionary(&payload, column.texts.len())?;
-    let width = width_of((column.texts.len() - 1) as u32);
-    let mut valid = Vec::new();
-    for start in (0..column.codes.len()).step_by(page_rows) {
-        let page = PageRows::new(start..(start + page_rows).min(column.codes.len()), column.nulls.as_ref());
-        payload.clear();
-        page.put_levels(&mut payload, optional);
-        let codes = if page.nulls.is_none() {
-            &column.codes[page.rows.clone()]
-        } else {
-            valid.clear();
-            page.valid().for_each(|rows| valid.extend_from_slice(&column.codes[rows]));
-            valid.as_slice()
-        };
-        payload.push(width as u8);
-        put_hybrid(&mut payload, codes, width);
-        let (least, greatest) = codes.iter().fold((u32::MAX, 0), |(least, greatest), code| (least.min(*code), greatest.max(*code)));
-        let range = (!codes.is_empty()).then(|| (column.texts[least as usize], column.texts[greatest as usize]));
-        let value_bytes = Some(column.bytes_of(codes));
-        let page = Page { encoding: Encoding::RLE_DICTIONARY, rows: page.rows.len(), nulls: page.null_count(), range, value_bytes };
-        chunk.page(&payload, &page)?;
-    }
-    Ok(())
+    let lengths: Vec<u32> = column.texts.iter().map(|text| text.len() as u32).collect();
+    let nulls = column.nulls.as_ref();
+    let codes = Codes { payload, entries: &column.texts, codes: &column.codes, nulls, lengths: Some(&lengths) };
+    put_codes(chunk, &codes, optional, page_rows)
 }
 
 /// Texts whose dictionary would be too large.

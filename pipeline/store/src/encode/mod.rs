@@ -11,8 +11,8 @@
 //! | column | encoding | statistics |
 //! | --- | --- | --- |
 //! | text | sorted dictionary per row group, or plain where that would be large | yes |
-//! | pseudonym | what it shares with its neighbour where the file is sorted by it or neighbours are often equal, else whole; never a dictionary | as `properties` says |
-//! | whole number, time | packed deltas | yes |
+//! | pseudonym | what it shares with its neighbour where the file is sorted by it, else lengths and bytes, plain where there are nulls; never a dictionary | as `properties` says |
+//! | whole number, time | packed deltas; with nulls, codes or plain | yes |
 //! | others | parquet's | yes |
 //!
 //! A chunk is compressed if that shrinks its first page noticeably.
@@ -232,10 +232,8 @@ fn encode(
         DataType::Binary => {
             let values = one(pieces)?;
             let values = values.as_binary::<i32>();
-            let lay = match properties.encoding(column.path()) {
-                Some(Encoding::DELTA_BYTE_ARRAY) => Lay::Prefixes,
-                _ => Lay::of_unsorted(values),
-            };
+            let sorted = properties.encoding(column.path()) == Some(Encoding::DELTA_BYTE_ARRAY);
+            let lay = Lay::of(values, sorted);
             let mut chunk = Chunk::new(column, tools, statistics);
             put_values(&mut chunk, values, lay, optional, page_rows, statistics.then_some(|value| value))?;
             chunk.finish()?

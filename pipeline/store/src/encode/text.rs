@@ -14,7 +14,6 @@ pub(crate) struct Coded<'a> {
     pub(crate) texts: Vec<&'a str>,
     pub(crate) codes: Vec<u32>,
     pub(crate) nulls: Option<NullBuffer>,
-    lengths: Vec<u32>,
 }
 
 impl<'a> Coded<'a> {
@@ -35,13 +34,7 @@ impl<'a> Coded<'a> {
             // A row without text has a code as well: 0, whose rank is some other.
             *code = ranks[*code as usize];
         }
-        let lengths = texts.iter().map(|text| text.len() as u32).collect();
-        Some(Self { texts, codes, nulls: nulls.finish(), lengths })
-    }
-
-    /// The sum of the lengths of texts.
-    pub(crate) fn bytes_of(&self, codes: &[u32]) -> usize {
-        codes.iter().map(|code| u64::from(self.lengths[*code as usize])).sum::<u64>() as usize
+        Some(Self { texts, codes, nulls: nulls.finish() })
     }
 }
 

@@ -21,6 +21,7 @@ mod lease;
 mod log;
 mod merge;
 mod names;
+mod positions;
 mod provider;
 mod purge;
 mod recover;

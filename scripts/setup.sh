@@ -20,6 +20,19 @@ if ! "$tools/python/bin/python" -c 'import duckdb, deltalake, pyarrow' 2>/dev/nu
     "$tools/python/bin/pip" install --quiet --requirement tests/requirements.txt
 fi
 
+# A real Kafka for the tests: its jars, by their pom.
+kafka="$tools/kafka/$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' tests/kafka/pom.xml)"
+if [ ! -e "$kafka/complete" ]; then
+    if ! command -v java >/dev/null || ! command -v mvn >/dev/null; then
+        echo "setup: installing Java and Maven"
+        as_root apt-get update -qq
+        as_root apt-get install -y -qq openjdk-17-jre-headless maven >/dev/null
+    fi
+    echo "setup: fetching Kafka"
+    mvn -q -B -f tests/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$kafka"
+    touch "$kafka/complete"
+fi
+
 if ! cargo deny --version >/dev/null 2>&1 && [ ! -x "$tools/bin/cargo-deny" ]; then
     echo "setup: building cargo-deny"
     CARGO_TARGET_DIR="$tools/target-deny" cargo install --locked --quiet --root "$tools" cargo-deny

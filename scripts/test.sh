@@ -6,6 +6,7 @@ scripts/setup.sh
 export AMELES_TOOLS="${AMELES_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/ameles/tools}"
 export PATH="$AMELES_TOOLS/bin:$PATH"
 export AMELES_TEST_PYTHON="$AMELES_TOOLS/python/bin/python"
+export AMELES_TEST_KAFKA_JARS="$(dirname "$(ls "$AMELES_TOOLS"/kafka/*/complete | tail -1)")"
 
 step() { echo "== $1 ($(date +%H:%M:%S))"; shift; "$@"; }
 step "format" cargo fmt --all --check

@@ -7,6 +7,7 @@ mod canary;
 mod crash;
 mod erasure;
 mod files;
+mod kafka;
 mod metrics;
 mod readers;
 mod server;

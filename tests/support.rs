@@ -1,5 +1,7 @@
 //! A home in a temporary folder, the binary, and the helpers written in Python.
 
+pub mod kafka;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

@@ -6,6 +6,7 @@
 mod auth;
 mod body;
 mod error;
+mod kafka_metrics;
 mod middleware;
 mod page;
 mod routes;

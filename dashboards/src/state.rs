@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ameles_core::SharedClock;
 use ameles_erasure::Eraser;
-use ameles_ingest::Collector;
+use ameles_ingest::{Collector, KafkaSource};
 use ameles_ledger::{Ledger, Principal};
 use ameles_queries::{Completeness, Guard, Metrics, QueryError, SqlLimits};
 use ameles_schemas::Contract;
@@ -72,6 +72,8 @@ pub struct ServerParts {
     pub eraser: Arc<Eraser>,
     /// Takes events; without one, `POST /v1/events` is not offered.
     pub collector: Option<Collector>,
+    /// Reads from Kafka, where that is configured.
+    pub kafka: Option<KafkaSource>,
     /// The smallest group.
     pub k: u32,
     /// Where reports lie.

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 
 use ameles_core::{Reason, Tally};
+use ameles_ingest::KafkaStatus;
 
 /// Upper bounds of the duration histogram, in milliseconds.
 const BUCKETS_MS: [u64; 9] = [5, 10, 25, 50, 100, 250, 1_000, 5_000, 30_000];
@@ -45,7 +46,7 @@ impl Telemetry {
     }
 
     /// All counters as text.
-    pub(crate) fn render(&self, tally: Option<&Tally>, erasures: &Erasures) -> String {
+    pub(crate) fn render(&self, tally: Option<&Tally>, kafka: Option<&KafkaStatus>, erasures: &Erasures) -> String {
         let mut text = String::with_capacity(4_096);
         if let Some(tally) = tally {
             head(&mut text, "ameles_events_received_total", "counter", "Events received over HTTP since the start.");
@@ -56,6 +57,9 @@ impl Telemetry {
             for reason in Reason::ALL {
                 let _ = writeln!(text, "ameles_events_rejected_total{{reason=\"{reason}\"}} {}", tally.rejected(reason));
             }
+        }
+        if let Some(kafka) = kafka {
+            crate::kafka_metrics::render(&mut text, kafka);
         }
         head(&mut text, "ameles_erasure_requests", "gauge", "Erasure requests by state.");
         for (state, count) in &erasures.by_state {
@@ -90,7 +94,7 @@ pub(crate) struct Erasures {
     pub overdue: u64,
 }
 
-fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+pub(crate) fn head(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
@@ -106,7 +110,7 @@ mod tests {
         let mut tally = Tally::default();
         tally.accept(2);
         tally.reject(Reason::MissingField, 1);
-        let text = telemetry.render(Some(&tally), &Erasures { by_state: vec![("pending", 3)], overdue: 1 });
+        let text = telemetry.render(Some(&tally), None, &Erasures { by_state: vec![("pending", 3)], overdue: 1 });
         for line in [
             "ameles_events_received_total 3",
             "ameles_events_rejected_total{reason=\"missing_field\"} 1",

@@ -52,6 +52,8 @@ pub enum Command {
     Token(TokenArgs),
     /// Validate the configuration.
     Config(ConfigArgs),
+    /// Set a Kafka topic back to its beginning, after it was made anew.
+    Kafka(KafkaArgs),
     /// Read and verify the audit log.
     Audit(AuditArgs),
 }
@@ -421,6 +423,31 @@ pub struct ConfigArgs {
 pub enum ConfigCommand {
     /// Validate everything, connections included.
     Check,
+}
+
+/// `ameles kafka`.
+#[derive(Debug, Args)]
+pub struct KafkaArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: KafkaCommand,
+}
+
+/// `ameles kafka …`.
+#[derive(Debug, Subcommand)]
+pub enum KafkaCommand {
+    /// Read a topic from its beginning again: for one that was deleted and made anew, or has lost messages.
+    /// Events that are there already are removed as duplicates by their event id when their month settles.
+    Reset {
+        /// The topic.
+        topic: String,
+        /// This partition only.
+        #[arg(long, value_name = "N")]
+        partition: Option<i32>,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// `ameles audit`.

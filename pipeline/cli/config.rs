@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 
+use crate::kafka_config::KafkaConfig;
+
 /// The whole configuration.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -30,6 +32,8 @@ pub struct Config {
     pub maintenance: MaintenanceConfig,
     /// `[retention]`
     pub retention: RetentionConfig,
+    /// `[kafka]`
+    pub kafka: KafkaConfig,
     /// `[[report]]`
     #[serde(rename = "report")]
     pub reports: Vec<ReportConfig>,
@@ -219,6 +223,7 @@ impl Config {
         if self.retention.enforce {
             bail!("retention.enforce: deleting expired months is not built yet; leave it false");
         }
+        self.kafka.check()?;
         for report in &self.reports {
             if report.name != "monthly-activity" {
                 bail!("report {:?} is not known; there is monthly-activity", report.name);

@@ -20,6 +20,13 @@ pub async fn run(home: &Location, args: &ConfigArgs) -> Result<ExitCode, Failure
         std::fs::File::open(&path)
             .map_err(|error| Failure::usage(anyhow::Error::new(error).context(format!("server: cannot read {}", path.display()))))?;
     }
+    let kafka = match environment.config.kafka.is_on() {
+        true => {
+            let options = environment.config.kafka.options(home.root()).map_err(Failure::usage)?;
+            Some(tokio::task::spawn_blocking(move || options.connect_check()).await?.map_err(Failure::usage)?)
+        }
+        false => None,
+    };
     output::to(None, |out| {
         writeln!(out, "configuration {}", home.config().display())?;
         writeln!(out, "contract      {} version {}", environment.contract.name(), environment.contract.version())?;
@@ -27,6 +34,12 @@ pub async fn run(home: &Location, args: &ConfigArgs) -> Result<ExitCode, Failure
             writeln!(out, "table         {} version {}", table.as_str(), snapshot.version(table))?;
         }
         writeln!(out, "journal       {journal:?}")?;
+        if let Some((cluster, topics)) = &kafka {
+            writeln!(out, "kafka         cluster {cluster}")?;
+            for topic in topics {
+                writeln!(out, "topic         {} with {} partitions", topic.name, topic.partitions)?;
+            }
+        }
         Ok(())
     })?;
     Ok(ExitCode::SUCCESS)

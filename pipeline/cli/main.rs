@@ -14,6 +14,8 @@ mod home;
 mod identifiers;
 mod ingest;
 mod init;
+mod kafka;
+mod kafka_config;
 mod maintenance;
 mod metric;
 mod output;
@@ -66,6 +68,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Report(args) => report::run(&home, &args).await,
         Command::Token(args) => token::run(&home, &args).await,
         Command::Config(args) => config_check::run(&home, &args).await,
+        Command::Kafka(args) => kafka::run(&home, &args).await,
         Command::Audit(args) => audit::run(&home, &args).await,
     }
 }

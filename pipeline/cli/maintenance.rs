@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ameles_core::{Month, Timestamp};
 use ameles_erasure::{Eraser, Silent};
-use ameles_ingest::is_closed;
+use ameles_ingest::{KafkaSource, is_closed};
 use ameles_schemas::Table;
 use ameles_store::{Maintainer, Rewrite, Snapshot};
 use anyhow::{Context, anyhow};
@@ -27,7 +27,7 @@ pub fn parse_schedule(text: &str) -> anyhow::Result<Cron> {
 
 /// Works until told to stop. A failure is logged and tried again at the next look: nothing of it is lost,
 /// since every step starts from the tables and the ledger.
-pub async fn work(environment: Arc<Environment>, eraser: Arc<Eraser>, mut stop: watch::Receiver<bool>) {
+pub async fn work(environment: Arc<Environment>, eraser: Arc<Eraser>, kafka: Option<KafkaSource>, mut stop: watch::Receiver<bool>) {
     let every = i64::try_from(environment.config.erasure.interval_s).unwrap_or(i64::MAX);
     // A run that was interrupted is resumed at once; a new request waits for its turn.
     let interrupted = environment.ledger.counts().await.is_ok_and(|counts| counts.in_progress > 0);
@@ -35,7 +35,7 @@ pub async fn work(environment: Arc<Environment>, eraser: Arc<Eraser>, mut stop: 
     let mut next_expiry = environment.clock.now();
     let interval = Duration::from_secs(environment.config.maintenance.interval_s.max(1));
     loop {
-        if let Err(error) = look_after_tables(&environment).await {
+        if let Err(error) = look_after_tables(&environment, kafka.as_ref()).await {
             tracing::error!("maintenance: {error:#}");
         }
         let now = environment.clock.now();
@@ -63,9 +63,12 @@ pub async fn work(environment: Arc<Environment>, eraser: Arc<Eraser>, mut stop: 
 }
 
 /// Settles closed months and compacts those with many runs.
-async fn look_after_tables(environment: &Environment) -> anyhow::Result<()> {
+async fn look_after_tables(environment: &Environment, kafka: Option<&KafkaSource>) -> anyhow::Result<()> {
     let snapshot = environment.warehouse.snapshot().await?;
-    let months = months_to_rewrite(&snapshot, environment.clock.now(), environment.config.maintenance.runs_max);
+    // A month closes by the slowest source: files and HTTP are never behind.
+    let now = environment.clock.now();
+    let watermark = kafka.and_then(KafkaSource::watermark).map_or(now, |watermark| watermark.min(now));
+    let months = months_to_rewrite(&snapshot, watermark, environment.config.maintenance.runs_max);
     let Some(mut maintainer) = environment.warehouse.try_maintainer(&*environment.random).await? else { return Ok(()) };
     maintainer.recover().await?;
     for (month, closed) in months {

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use ameles_dashboards::{Server, ServerLimits, ServerParts, ServerState, TlsFiles, completeness_by_clock, router};
-use ameles_ingest::{Collector, CollectorOptions};
+use ameles_dashboards::{CompletenessSource, Server, ServerLimits, ServerParts, ServerState, TlsFiles, router};
+use ameles_ingest::{Collector, CollectorOptions, KafkaSource, closed_before};
 use ameles_ledger::JournalCheck;
+use ameles_queries::Completeness;
 use tokio::sync::watch;
 
 use crate::args::ServeArgs;
@@ -27,6 +28,7 @@ pub async fn serve(environment: Arc<Environment>, listen: Option<SocketAddr>) ->
     take_up_journal(&environment).await?;
     let eraser = environment.eraser();
     let collector = Collector::start(environment.ingest()?, CollectorOptions::default()).await?;
+    let kafka = start_kafka(&environment).await?;
     let server = &environment.config.server;
     let tls = match (&server.tls_certificate, &server.tls_key) {
         (Some(certificate), Some(key)) => {
@@ -38,10 +40,11 @@ pub async fn serve(environment: Arc<Environment>, listen: Option<SocketAddr>) ->
     let state = ServerState::new(ServerParts {
         eraser: eraser.clone(),
         collector: Some(collector.clone()),
+        kafka: kafka.clone(),
         k: environment.config.privacy.k,
         report_dir: environment.home.reports(),
         policy_version: environment.policy_version.clone(),
-        completeness: completeness_by_clock(environment.clock.clone()),
+        completeness: completeness(&environment, kafka.clone()),
         limits: ServerLimits {
             events_bytes_max: environment.config.ingest.body_bytes_max,
             request_s_max: server.query_timeout_s,
@@ -52,7 +55,7 @@ pub async fn serve(environment: Arc<Environment>, listen: Option<SocketAddr>) ->
     let listen = listen.unwrap_or(server.listen);
 
     let (stop, stopped) = watch::channel(false);
-    let maintenance = tokio::spawn(maintenance::work(environment.clone(), eraser, stopped.clone()));
+    let maintenance = tokio::spawn(maintenance::work(environment.clone(), eraser, kafka.clone(), stopped.clone()));
     let shutdown = {
         let mut stopped = stopped;
         async move {
@@ -68,11 +71,36 @@ pub async fn serve(environment: Arc<Environment>, listen: Option<SocketAddr>) ->
     tracing::info!("listening on {}", bound.local_addr()?);
     let served = bound.run(router(state), shutdown).await;
     signals.abort();
-    collector.stop().await;
+    // Both commit what they have taken.
+    tokio::join!(collector.stop(), async {
+        if let Some(kafka) = &kafka {
+            kafka.stop().await;
+        }
+    });
     // Its every step is safe to stop at; waiting lets a commit end.
     maintenance.abort();
     let _aborted = maintenance.await;
     served.map_err(Failure::failed)
+}
+
+/// Reads from Kafka where brokers are configured.
+async fn start_kafka(environment: &Environment) -> Result<Option<KafkaSource>, Failure> {
+    let config = &environment.config.kafka;
+    if !config.is_on() {
+        return Ok(None);
+    }
+    let options = config.options(environment.home.root()).map_err(Failure::usage)?;
+    Ok(Some(KafkaSource::start(environment.ingest()?, options).await?))
+}
+
+/// Files and HTTP are never behind; Kafka may be.
+fn completeness(environment: &Environment, kafka: Option<KafkaSource>) -> CompletenessSource {
+    let clock = environment.clock.clone();
+    Arc::new(move || {
+        let now = clock.now();
+        let watermark = kafka.as_ref().and_then(KafkaSource::watermark).map_or(now, |watermark| watermark.min(now));
+        Completeness { watermark, closed_before: closed_before(watermark) }
+    })
 }
 
 /// A ledger that is older than the journal learns from it before anything is served.

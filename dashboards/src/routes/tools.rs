@@ -41,7 +41,8 @@ pub(crate) async fn prometheus(State(state): State<Arc<ServerState>>) -> Result<
         })
         .collect();
     let tally = state.parts.collector.as_ref().map(ameles_ingest::Collector::tally);
-    let text = state.telemetry.render(tally.as_ref(), &Erasures { by_state, overdue: counts.overdue });
+    let kafka = state.parts.kafka.as_ref().map(ameles_ingest::KafkaSource::status);
+    let text = state.telemetry.render(tally.as_ref(), kafka.as_ref(), &Erasures { by_state, overdue: counts.overdue });
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"))], text).into_response())
 }
 

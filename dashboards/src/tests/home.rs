@@ -72,6 +72,7 @@ impl Home {
             faults: FaultPoints::default(),
         });
         let state = ServerState::new(ServerParts {
+            kafka: None,
             eraser,
             collector: Some(collector),
             k: K,

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! file ─ reader ─▶ chunks ─▶ workers: decode, admit ─▶ parts ─▶ assembler ─▶ Append ─▶ lease
+//! Kafka ─ reader ▶ chunks ─▶ workers: decode, admit ─▶ parts ─▶ assembler ─▶ Append ─▶ lease
 //! HTTP ───────────────────── body: decode, admit ────▶ parts ─▶ collector ─▶ Append ─▶ lease
 //! ```
 
@@ -19,6 +20,7 @@ mod duplicates;
 mod env;
 mod error;
 mod files;
+mod kafka;
 mod lines;
 mod progress;
 #[cfg(test)]
@@ -31,6 +33,9 @@ pub use duplicates::DuplicateMemory;
 pub use env::{EnvParts, IngestEnv};
 pub use error::IngestError;
 pub use files::{FileError, FileOptions, FileOutcome, FileReport, ingest_files};
+pub use kafka::{
+    KafkaErrors, KafkaOptions, KafkaSettingsError, KafkaSource, KafkaStatus, PartitionStatus, Property, ResetPartition, TopicInfo, reset_kafka,
+};
 pub use progress::{NoProgress, Progress};
 pub use undeclared::{UndeclaredField, UndeclaredReport};
 pub use watermark::{Watermark, closed_before, is_closed};

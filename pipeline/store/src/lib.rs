@@ -23,6 +23,7 @@ mod log;
 mod merge;
 mod names;
 mod pieces;
+mod positions;
 mod provider;
 mod purge;
 mod recover;

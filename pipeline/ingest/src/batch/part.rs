@@ -90,6 +90,8 @@ pub(crate) struct Part {
     pub(crate) tally: Tally,
     /// Quarantine has its rejected lines from an earlier run that broke off: they are counted, not explained again.
     pub(crate) explained: bool,
+    /// The partition, where the source is Kafka: "lines" are offsets then.
+    pub(crate) partition: Option<i32>,
     /// For a reply: line, reason, field.
     pub(crate) errors: Vec<(u64, Rejection)>,
     errors_max: usize,
@@ -157,6 +159,7 @@ impl Part {
             counted: HourlyCounts::default(),
             tally: Tally::default(),
             explained: false,
+            partition: None,
             errors: Vec::new(),
             errors_max,
             partner_text,
@@ -201,6 +204,7 @@ impl Part {
             at: self.arrival,
             source: Arc::clone(&self.source),
             line: i64::try_from(line).ok(),
+            partition: self.partition,
             reason,
             field,
             partner: partner.map(Box::from),

@@ -15,7 +15,9 @@ use hashbrown::HashMap;
 pub(crate) struct QuarantineRow {
     pub(crate) at: Timestamp,
     pub(crate) source: Arc<str>,
+    /// The line, or the offset where there is a partition.
     pub(crate) line: Option<i64>,
+    pub(crate) partition: Option<i32>,
     pub(crate) reason: Reason,
     pub(crate) field: Option<usize>,
     pub(crate) partner: Option<Box<str>>,
@@ -77,9 +79,10 @@ pub(crate) fn quarantine_batch(
     let mut push = |row: &QuarantineRow, events: u64| {
         at.append_value(row.at.micros());
         source.append_value(&row.source);
-        line.append_option(row.line);
-        partition.append_null();
-        offset.append_null();
+        let is_kafka = row.partition.is_some();
+        line.append_option(row.line.filter(|_| !is_kafka));
+        partition.append_option(row.partition);
+        offset.append_option(row.line.filter(|_| is_kafka));
         reason.append_value(row.reason.as_str());
         field.append_option(row.field.and_then(|at| contract.fields().get(at)).map(|field| field.name.as_str()));
         partner.append_option(row.partner.as_deref());
@@ -96,6 +99,7 @@ pub(crate) fn quarantine_batch(
             at: *hour,
             source: Arc::clone(from),
             line: None,
+            partition: None,
             reason: *why,
             field: None,
             partner: who.clone(),

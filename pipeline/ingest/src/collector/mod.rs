@@ -1,7 +1,7 @@
 //! Events over HTTP: a bounded queue, group commit, an answer once durable.
 
 mod group;
-mod recent;
+pub(crate) mod recent;
 #[cfg(test)]
 mod tests;
 

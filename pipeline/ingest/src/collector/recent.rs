@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 use crate::{DuplicateMemory, IngestEnv, IngestError};
 
 /// Reads the events of the last days back into a memory.
-pub(super) async fn remember(env: &IngestEnv, fingerprints_max: usize) -> Result<DuplicateMemory, IngestError> {
+pub(crate) async fn remember(env: &IngestEnv, fingerprints_max: usize) -> Result<DuplicateMemory, IngestError> {
     let mut memory = DuplicateMemory::new(fingerprints_max);
     if env.contract.roles().event_id.is_none() {
         return Ok(memory);

@@ -5,6 +5,7 @@ mod crashes;
 mod erasure;
 mod laws;
 mod life;
+mod positions;
 mod reads;
 mod speed;
 pub(crate) mod support;

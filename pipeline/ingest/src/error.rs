@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use ameles_core::{RandomUnavailable, SuppressionUnavailable};
 
+use crate::DuplicateError;
+
 /// An ingest could not begin or could not go on. What was committed before
 /// stays committed, and running again goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +43,9 @@ pub enum IngestError {
     /// No randomness.
     #[error(transparent)]
     Random(#[from] RandomUnavailable),
+    /// The memory of recent events could not be kept whole: nothing is taken until it can.
+    #[error(transparent)]
+    Duplicates(#[from] DuplicateError),
     /// Another process holds the maintainer lock for too long.
     #[error(
         "the events are stored, but another process held the maintainer lock for {waited_s} s, so the months {months} \

@@ -23,13 +23,14 @@ mod files;
 mod kafka;
 mod lines;
 mod progress;
+mod repeats;
 #[cfg(test)]
 mod testing;
 mod undeclared;
 mod watermark;
 
 pub use collector::{BodyFormat, Collector, CollectorOptions, LineError, Reply, SubmitError};
-pub use duplicates::DuplicateMemory;
+pub use duplicates::{Checked, DuplicateError, DuplicateMemory};
 pub use env::{EnvParts, IngestEnv};
 pub use error::IngestError;
 pub use files::{FileError, FileOptions, FileOutcome, FileReport, ingest_files};

@@ -31,6 +31,14 @@ pub struct DataFile {
 }
 
 impl DataFile {
+    /// The lease under which a batch wrote it; none once it is settled.
+    pub fn lease(&self) -> Option<&str> {
+        match &self.origin {
+            Origin::Run { lease, .. } => Some(lease),
+            Origin::Settled { .. } => None,
+        }
+    }
+
     /// A file that no log names yet.
     pub(crate) fn unlisted(path: &str, month: Month) -> Self {
         let origin = Origin::Run { lease: String::new(), batch: 0, part: 0 };

@@ -121,6 +121,22 @@ impl ReadView {
         Ok(stream(Arc::clone(self), table, Part { month, files }, schema, None))
     }
 
+    /// Rows of some of a month's files of `events`, in no order across files, less what is pending erasure: for who wants what was committed lately.
+    ///
+    /// # Errors
+    /// When a column is unknown. Must be called within a tokio runtime.
+    pub fn events_stream(
+        self: &Arc<Self>,
+        month: Month,
+        files: Vec<DataFile>,
+        columns: &[&str],
+    ) -> Result<SendableRecordBatchStream, StoreError> {
+        let all = self.tables().schema(Table::Events);
+        let fields = columns.iter().map(|name| all.field_with_name(name).cloned()).collect::<Result<Vec<_>, _>>();
+        let schema = Arc::new(Schema::new(fields.map_err(|error| StoreError::schema(Table::Events, error.to_string()))?));
+        Ok(stream(Arc::clone(self), Table::Events, Part { month, files }, schema, None))
+    }
+
     fn check(&self, table: Table) -> Result<(), StoreError> {
         if self.tables().tables().contains(&table) {
             Ok(())

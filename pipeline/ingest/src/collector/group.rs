@@ -1,51 +1,38 @@
-//! The committing task: requests that come close together share a commit.
+//! The committing task: a group at a time, answered once it is durable.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use ameles_core::{Reason, SharedClock, SharedRandom, Tally, Timestamp};
+use ameles_core::{Tally, Timestamp};
 use ameles_schemas::Contract;
-use ameles_store::Warehouse;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::mpsc;
 
-use super::{CollectorOptions, LineError, Reply, SubmitError, lock};
+use super::gather::{Admitted, fail};
+use super::{CollectorOptions, LineError, Reply, lock, recent};
 use crate::admission::Ordered;
 use crate::batch::Part;
 use crate::commit::{Batch, Committer};
+use crate::repeats::LookedUp;
 use crate::{DuplicateMemory, IngestEnv, IngestError};
 
-/// A request that waits for its commit.
-pub(super) struct Waiting {
-    pub(super) part: Part,
-    /// The consents' sequence number that it was admitted under.
-    pub(super) consents_sequence: u64,
-    pub(super) answer: oneshot::Sender<Result<Reply, SubmitError>>,
-    /// Its bytes' place in the queue, given back with the answer.
-    pub(super) room: OwnedSemaphorePermit,
-}
+/// How far this process' clock may have gone back when it looks for a commit of its own, in seconds.
+const CLOCK_SLACK_SECS: i64 = 60;
 
 /// Owns what only one task may touch: the lease, the order, the memory.
 pub(super) struct Group {
+    env: Arc<IngestEnv>,
     committer: Committer,
     ordered: Ordered,
-    memory: DuplicateMemory,
-    contract: Arc<Contract>,
-    clock: SharedClock,
+    /// Out while a thread works with it; gone if that panicked.
+    memory: Option<DuplicateMemory>,
+    memory_bytes_max: usize,
     tally: Arc<Mutex<Tally>>,
-    wait: Duration,
-    rows_max: usize,
-    warehouse: Warehouse,
-    random: SharedRandom,
-    /// The last commit failed: nothing is written under its lease any more.
-    needs_lease: bool,
+    /// When the last commit began, if it failed: it may have landed, and nothing is written under its lease any more.
+    unsure_since: Option<Timestamp>,
 }
-
-type Answer = (oneshot::Sender<Result<Reply, SubmitError>>, OwnedSemaphorePermit);
 
 impl Group {
     pub(super) async fn new(
-        env: &IngestEnv,
+        env: Arc<IngestEnv>,
         options: &CollectorOptions,
         memory: DuplicateMemory,
         tally: Arc<Mutex<Tally>>,
@@ -56,30 +43,17 @@ impl Group {
         Ok(Self {
             committer: Committer::new(lease, env),
             ordered: Ordered::new(env.ledger.clone(), suppressions, consents),
-            memory,
-            contract: Arc::clone(&env.contract),
-            clock: Arc::clone(&env.clock),
+            memory: Some(memory),
+            memory_bytes_max: options.duplicates_bytes_max,
+            env,
             tally,
-            wait: Duration::from_millis(options.group_ms),
-            rows_max: env.limits.batch_rows_max,
-            warehouse: env.warehouse.clone(),
-            random: Arc::clone(&env.random),
-            needs_lease: false,
+            unsure_since: None,
         })
     }
 
-    /// Commits groups until the queue is closed and empty.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
-        while let Some(first) = queue.recv().await {
-            let until = Instant::now() + self.wait;
-            let mut rows = first.part.rows.len();
-            let mut group = vec![first];
-            while rows < self.rows_max
-                && let Ok(Some(next)) = timeout_at(until, queue.recv()).await
-            {
-                rows += next.part.rows.len();
-                group.push(next);
-            }
+    /// Commits groups until no more come.
+    pub(super) async fn run(mut self, mut groups: mpsc::Receiver<Admitted>) {
+        while let Some(group) = groups.recv().await {
             self.commit(group).await;
         }
         if let Err(error) = self.committer.finish().await {
@@ -87,55 +61,84 @@ impl Group {
         }
     }
 
-    async fn commit(&mut self, group: Vec<Waiting>) {
-        let sequence = group.iter().map(|waiting| waiting.consents_sequence).min().unwrap_or(0);
-        let (parts, answers): (Vec<Part>, Vec<Answer>) =
-            group.into_iter().map(|waiting| (waiting.part, (waiting.answer, waiting.room))).unzip();
-        match self.store(parts, sequence).await {
-            Ok(parts) => {
-                for (mut part, (answer, _room)) in parts.into_iter().zip(answers) {
-                    lock(&self.tally).add(&part.tally);
-                    // Whoever asked may have gone; the events are stored all the same.
-                    let _ = answer.send(Ok(reply(&mut part, &self.contract)));
-                }
-            }
-            Err(error) => {
-                let error = Arc::new(error);
-                tracing::error!(error = error.as_ref() as &dyn std::error::Error, "events could not be stored");
-                for (answer, _room) in answers {
-                    let _ = answer.send(Err(SubmitError::Failed(Arc::clone(&error))));
-                }
-            }
+    async fn commit(&mut self, group: Admitted) {
+        let Admitted { parts, answers, consents_sequence, turn } = group;
+        let (parts, looked_up) = match self.store(parts, consents_sequence).await {
+            Ok(stored) => stored,
+            Err(error) => return fail(answers, error),
+        };
+        let accepted = looked_up.accepted(&parts);
+        for (mut part, answer) in parts.into_iter().zip(answers) {
+            lock(&self.tally).add(&part.tally);
+            answer.send(Ok(reply(&mut part, &self.env.contract)));
         }
+        let now = self.env.clock.now();
+        let remembered = self.with_memory(move |memory| Ok(looked_up.remember(&accepted, memory, now)?)).await;
+        if let Err(error) = remembered {
+            // They are remembered all the same, and the next group is refused as long as it is so.
+            tracing::error!(error = &error as &dyn std::error::Error, "recent events are kept in memory over its bound");
+        }
+        drop(turn);
     }
 
-    async fn store(&mut self, mut parts: Vec<Part>, sequence: u64) -> Result<Vec<Part>, IngestError> {
+    async fn store(&mut self, mut parts: Vec<Part>, consents_sequence: u64) -> Result<(Vec<Part>, LookedUp), IngestError> {
         self.ordered.refresh().await?;
-        self.ordered.forget_recorded(sequence);
+        self.ordered.forget_recorded(consents_sequence);
         for part in &mut parts {
             self.ordered.part(part).await?;
-            for at in 0..part.rows.len() {
-                let row = part.rows[at];
-                if self.memory.contains(row.device, row.event_key, Timestamp::from_micros(row.ts)) {
-                    part.drop_row(at, Reason::Duplicate);
-                }
-            }
         }
+        if let Some(began) = self.unsure_since {
+            self.take_stock(began).await?;
+        }
+        let (parts, looked_up) = self.without_repeats(parts).await?;
         self.ordered.record().await?;
-        let now = self.clock.now();
+        let now = self.env.clock.now();
         self.ordered.note_drops(now).await?;
-        if self.needs_lease {
-            self.committer.renew(self.warehouse.lease(self.random.as_ref()).await.map_err(IngestError::store)?);
-        }
-        self.needs_lease = true;
+        self.unsure_since = Some(now);
         let committed = self.committer.commit(Batch { parts, txns: Vec::new() }).await?;
-        self.needs_lease = false;
-        for part in &committed.parts {
-            for (_, row) in part.rows.iter().enumerate().filter(|(at, _)| !part.is_dropped(*at)) {
-                self.memory.insert(row.device, row.event_key, Timestamp::from_micros(row.ts), now);
-            }
+        self.unsure_since = None;
+        Ok((committed.parts, looked_up))
+    }
+
+    /// Reads what the failed commit may have left in the table: what is sent again is a repeat of that.
+    async fn take_stock(&mut self, began: Timestamp) -> Result<(), IngestError> {
+        if let Some(memory) = &mut self.memory {
+            memory.read_until = Some(began.plus_secs(-CLOCK_SLACK_SECS));
+            recent::catch_up(&self.env, memory, None).await?;
         }
-        Ok(committed.parts)
+        self.committer.renew(self.env.warehouse.lease(self.env.random.as_ref()).await.map_err(IngestError::store)?);
+        self.unsure_since = None;
+        Ok(())
+    }
+
+    /// Takes out what was accepted before, or earlier in the group.
+    async fn without_repeats(&mut self, mut parts: Vec<Part>) -> Result<(Vec<Part>, LookedUp), IngestError> {
+        if self.env.contract.roles().event_id.is_none() {
+            return Ok((parts, LookedUp::default()));
+        }
+        self.with_memory(move |memory| {
+            let looked_up = LookedUp::new(&mut parts, memory)?;
+            Ok((parts, looked_up))
+        })
+        .await
+    }
+
+    /// Works with the memory in a thread that may wait for a disk.
+    async fn with_memory<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut DuplicateMemory) -> Result<T, IngestError> + Send + 'static,
+    ) -> Result<T, IngestError> {
+        let mut memory = match self.memory.take() {
+            Some(memory) => memory,
+            None => recent::remember(&self.env, self.memory_bytes_max).await?,
+        };
+        let worked = tokio::task::spawn_blocking(move || {
+            let done = work(&mut memory);
+            (memory, done)
+        });
+        let (memory, done) = worked.await.map_err(|error| IngestError::Worker(error.to_string()))?;
+        self.memory = Some(memory);
+        done
     }
 }
 

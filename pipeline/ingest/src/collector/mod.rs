@@ -1,5 +1,6 @@
 //! Events over HTTP: a bounded queue, group commit, an answer once durable.
 
+mod gather;
 mod group;
 pub(crate) mod recent;
 #[cfg(test)]
@@ -20,7 +21,8 @@ use crate::decode::{Elements, without_mark};
 use crate::lines::Lines;
 use crate::undeclared::UndeclaredCounter;
 use crate::{IngestEnv, IngestError, UndeclaredReport, closed_before};
-use group::{Group, Waiting};
+use gather::{Answer, Gatherer, Waiting};
+use group::Group;
 
 /// Bytes that one permit of the queue stands for.
 const UNIT_BYTES: usize = 1024;
@@ -46,17 +48,19 @@ pub enum BodyFormat {
 pub struct CollectorOptions {
     /// Bytes of bodies that may wait; more is answered with [`SubmitError::Busy`].
     pub queue_bytes_max: usize,
-    /// How long a commit waits for company, in milliseconds.
+    /// How long a request waits for company at most before its commit may begin, in milliseconds.
     pub group_ms: u64,
+    /// How long no request must have come for the wait to end, in milliseconds.
+    pub quiet_ms: u64,
     /// What quarantine calls this source.
     pub source: String,
-    /// Fingerprints kept to recognise a repeated event.
-    pub fingerprints_max: usize,
+    /// Bytes of memory for what recognises a repeated event; the rest of it is spilled.
+    pub duplicates_bytes_max: usize,
 }
 
 impl Default for CollectorOptions {
     fn default() -> Self {
-        Self { queue_bytes_max: 64 << 20, group_ms: 20, source: "http".to_owned(), fingerprints_max: 32 << 20 }
+        Self { queue_bytes_max: 64 << 20, group_ms: 100, quiet_ms: 5, source: "http".to_owned(), duplicates_bytes_max: 256 << 20 }
     }
 }
 
@@ -108,6 +112,7 @@ pub enum SubmitError {
 #[derive(Clone)]
 pub struct Collector {
     inner: Arc<Inner>,
+    tasks: Arc<tokio::sync::Mutex<Vec<JoinHandle<()>>>>,
 }
 
 struct Inner {
@@ -119,7 +124,6 @@ struct Inner {
     queue: Mutex<Option<mpsc::Sender<Waiting>>>,
     workers: Mutex<Vec<Worker>>,
     tally: Arc<Mutex<Tally>>,
-    committing: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Collector {
@@ -128,23 +132,25 @@ impl Collector {
     /// # Errors
     /// When the warehouse or the ledger cannot be read.
     pub async fn start(env: Arc<IngestEnv>, options: CollectorOptions) -> Result<Self, IngestError> {
-        let memory = recent::remember(&env, options.fingerprints_max).await?;
-        let (to_commit, waiting) = mpsc::channel(REQUESTS_WAITING_MAX);
+        let memory = recent::remember(&env, options.duplicates_bytes_max).await?;
+        let (to_gather, waiting) = mpsc::channel(REQUESTS_WAITING_MAX);
+        // One that is being committed, and one that is decoded meanwhile.
+        let (to_commit, groups) = mpsc::channel(1);
         let tally = Arc::new(Mutex::new(Tally::default()));
-        let group = Group::new(&env, &options, memory, Arc::clone(&tally)).await?;
+        let group = Group::new(Arc::clone(&env), &options, memory, Arc::clone(&tally)).await?;
         let room_units = (options.queue_bytes_max / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
-        Ok(Self {
-            inner: Arc::new(Inner {
-                env,
-                source: options.source.as_str().into(),
-                room: Arc::new(Semaphore::new(room_units)),
-                room_units,
-                queue: Mutex::new(Some(to_commit)),
-                workers: Mutex::default(),
-                tally,
-                committing: tokio::sync::Mutex::new(Some(tokio::spawn(group.run(waiting)))),
-            }),
-        })
+        let inner = Arc::new(Inner {
+            env,
+            source: options.source.as_str().into(),
+            room: Arc::new(Semaphore::new(room_units)),
+            room_units,
+            queue: Mutex::new(Some(to_gather)),
+            workers: Mutex::default(),
+            tally,
+        });
+        let gatherer = Gatherer::new(Arc::clone(&inner), to_commit, &options);
+        let tasks = vec![tokio::spawn(gatherer.run(waiting)), tokio::spawn(group.run(groups))];
+        Ok(Self { inner, tasks: Arc::new(tokio::sync::Mutex::new(tasks)) })
     }
 
     /// Decodes, admits and stores a body; returns once its events are durable.
@@ -168,29 +174,15 @@ impl Collector {
         let units = u32::try_from(units).map_err(|_| SubmitError::Busy)?;
         let room = Arc::clone(&self.inner.room).try_acquire_many_owned(units).map_err(|_| SubmitError::Busy)?;
         let queue = lock(&self.inner.queue).clone().ok_or(SubmitError::Stopping)?;
-        let view = self.view().await.map_err(|error| SubmitError::Failed(Arc::new(error)))?;
-        let consents_sequence = view.consents.sequence();
-        let inner = Arc::clone(&self.inner);
-        let only_partner = only_partner.map(str::to_owned);
-        let part = tokio::task::spawn_blocking(move || inner.decode(&body, format, only_partner.as_deref(), &view))
-            .await
-            .map_err(|error| SubmitError::Failed(Arc::new(IngestError::Worker(error.to_string()))))?;
-        let (answer, answered) = oneshot::channel();
-        queue.try_send(Waiting { part, consents_sequence, answer, room }).map_err(|error| match error {
+        let (sender, answered) = oneshot::channel();
+        let answer = Answer { sender, room };
+        let waiting = Waiting { body, format, only_partner: only_partner.map(Box::from), answer };
+        queue.try_send(waiting).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => SubmitError::Busy,
             mpsc::error::TrySendError::Closed(_) => SubmitError::Stopping,
         })?;
         drop(queue);
         answered.await.map_err(|_| SubmitError::Stopping)?
-    }
-
-    async fn view(&self) -> Result<View, IngestError> {
-        let env = &self.inner.env;
-        let arrival = env.clock.now();
-        let suppressions = env.ledger.suppressions().await.map_err(IngestError::ledger)?;
-        let consents = env.ledger.consents().await.map_err(IngestError::ledger)?;
-        // A request is never behind: the watermark of this source is now.
-        Ok(View::new(suppressions, consents, arrival, Some(closed_before(arrival))))
     }
 
     /// All that was counted since the start, for Prometheus.
@@ -209,14 +201,22 @@ impl Collector {
     /// Takes nothing more, stores what is waiting and gives up the lease.
     pub async fn stop(&self) {
         lock(&self.inner.queue).take();
-        if let Some(committing) = self.inner.committing.lock().await.take() {
-            // It answers each request itself, failures included.
-            let _ = committing.await;
+        for task in self.tasks.lock().await.drain(..) {
+            // They answer each request themselves, failures included.
+            let _ended = task.await;
         }
     }
 }
 
 impl Inner {
+    async fn view(&self) -> Result<View, IngestError> {
+        let arrival = self.env.clock.now();
+        let suppressions = self.env.ledger.suppressions().await.map_err(IngestError::ledger)?;
+        let consents = self.env.ledger.consents().await.map_err(IngestError::ledger)?;
+        // A request is never behind: the watermark of this source is now.
+        Ok(View::new(suppressions, consents, arrival, Some(closed_before(arrival))))
+    }
+
     fn decode(&self, body: &[u8], format: BodyFormat, only_partner: Option<&str>, view: &View) -> Part {
         let admission = &self.env.admission;
         let mut part = Part::new(

@@ -1,57 +1,70 @@
-//! The memory of recent events, rebuilt from the warehouse at start.
-
-use std::sync::Arc;
+//! The memory of recent events, rebuilt from the warehouse: at start, and of what others have committed since.
 
 use ameles_core::Timestamp;
 use ameles_schemas::{Table, column};
-use ameles_store::ReadView;
+use ameles_store::{DataFile, ReadView};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use futures::TryStreamExt;
 
 use crate::{DuplicateMemory, IngestEnv, IngestError};
 
-/// Reads the events of the last days back into a memory.
-pub(crate) async fn remember(env: &IngestEnv, fingerprints_max: usize) -> Result<DuplicateMemory, IngestError> {
-    let mut memory = DuplicateMemory::new(fingerprints_max);
+/// Reads the events of the last days back into a memory of `bytes_max`.
+///
+/// # Errors
+/// When the warehouse or the ledger cannot be read, or the memory cannot spill.
+pub(crate) async fn remember(env: &IngestEnv, bytes_max: usize) -> Result<DuplicateMemory, IngestError> {
+    let folder = env.warehouse.root().join("_ameles").join("spill");
+    let mut memory = DuplicateMemory::new(bytes_max, &folder, env.random.as_ref())?;
+    catch_up(env, &mut memory, None).await?;
+    Ok(memory)
+}
+
+/// Reads what has been committed to `events` since the memory was last brought up, less what `own_lease` has written,
+/// which the memory knows already: for whoever takes over a source that another process has committed for.
+///
+/// # Errors
+/// As [`remember`]; what has been read until then stays.
+pub(crate) async fn catch_up(env: &IngestEnv, memory: &mut DuplicateMemory, own_lease: Option<&str>) -> Result<(), IngestError> {
     if env.contract.roles().event_id.is_none() {
-        return Ok(memory);
+        return Ok(());
     }
     let now = env.clock.now();
     let from = DuplicateMemory::kept_from(now).start();
     let suppressions = env.ledger.suppressions().await.map_err(IngestError::ledger)?;
-    let view = ReadView::open(&env.warehouse, Arc::clone(&suppressions)).await.map_err(IngestError::store)?;
-    let recent = |last: Timestamp| last >= from;
-    let months: std::collections::BTreeSet<_> = view
-        .snapshot()
-        .files(Table::Events)
-        .iter()
-        .filter(|file| file.ts.is_none_or(|(_, last)| recent(last)))
-        .map(|file| file.month)
-        .collect();
-    for month in months {
+    let view = ReadView::open(&env.warehouse, suppressions).await.map_err(IngestError::store)?;
+    let files = view.snapshot().files(Table::Events);
+    // Times of commits rise strictly. A rewrite since then comes again as a whole: it may hold what others wrote.
+    let since = memory.read_until;
+    let is_new = |file: &&DataFile| since.is_none_or(|since| file.modified > since);
+    let may_be_recent = |file: &&DataFile| file.ts.is_none_or(|(_, last)| last >= from);
+    let is_anothers = |file: &&DataFile| own_lease.is_none() || file.lease() != own_lease;
+    let wanted: Vec<DataFile> = files.iter().filter(is_new).filter(may_be_recent).filter(is_anothers).cloned().collect();
+    for of_month in wanted.chunk_by(|a, b| a.month == b.month) {
         let columns = [column::DEVICE, column::TS, column::EVENT_KEY];
-        let mut stream = view.month_stream(Table::Events, month, Some(&columns)).map_err(IngestError::store)?;
+        let mut stream = view.events_stream(of_month[0].month, of_month.to_vec(), &columns).map_err(IngestError::store)?;
         while let Some(batch) = stream.try_next().await.map_err(IngestError::store)? {
-            insert(&mut memory, &batch, from, now);
+            insert(memory, &batch, from, now)?;
         }
     }
-    Ok(memory)
+    memory.read_until = files.iter().map(|file| file.modified).max().max(since);
+    Ok(())
 }
 
-fn insert(memory: &mut DuplicateMemory, batch: &RecordBatch, from: Timestamp, now: Timestamp) {
+fn insert(memory: &mut DuplicateMemory, batch: &RecordBatch, from: Timestamp, now: Timestamp) -> Result<(), IngestError> {
     let (Some(devices), Some(times), Some(keys)) = (
         batch.column(0).as_binary_opt::<i32>(),
         batch.column(1).as_primitive_opt::<TimestampMicrosecondType>(),
         batch.column(2).as_binary_opt::<i32>(),
     ) else {
-        return;
+        return Err(IngestError::Setup("the warehouse has events of another shape than the contract's".to_owned()));
     };
     let number = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map(u128::from_be_bytes).unwrap_or(0);
     for at in 0..batch.num_rows() {
         let ts = Timestamp::from_micros(times.value(at));
         if ts >= from && keys.is_valid(at) {
-            memory.insert(number(devices.value(at)), number(keys.value(at)), ts, now);
+            memory.insert(number(devices.value(at)), number(keys.value(at)), ts, now)?;
         }
     }
+    Ok(())
 }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use ameles_core::{Reason, Tally, Timestamp};
+use ameles_core::Tally;
 use tokio::sync::mpsc;
 
 use super::lane::LaneId;
-use crate::batch::Part;
 use crate::collector::recent;
 use crate::commit::{Batch, Committer};
+use crate::repeats::LookedUp;
 use crate::{DuplicateMemory, IngestEnv, IngestError};
 
 /// A batch to be committed.
@@ -28,7 +28,7 @@ pub(super) enum Outcome {
 
 pub(super) struct Keeper {
     env: Arc<IngestEnv>,
-    fingerprints_max: usize,
+    duplicates_bytes_max: usize,
     committer: Option<Committer>,
     memory: Option<DuplicateMemory>,
     /// The last commit failed: nothing is written under its lease any more.
@@ -36,8 +36,8 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(env: Arc<IngestEnv>, fingerprints_max: usize) -> Self {
-        Self { env, fingerprints_max, committer: None, memory: None, needs_lease: true }
+    pub(super) fn new(env: Arc<IngestEnv>, duplicates_bytes_max: usize) -> Self {
+        Self { env, duplicates_bytes_max, committer: None, memory: None, needs_lease: true }
     }
 
     /// Commits until no more orders come.
@@ -67,14 +67,14 @@ impl Keeper {
         let env = Arc::clone(&self.env);
         let mut memory = match self.memory.take().filter(|_| !remember) {
             Some(memory) => memory,
-            None => recent::remember(&env, self.fingerprints_max).await?,
+            None => recent::remember(&env, self.duplicates_bytes_max).await?,
         };
-        let (parts, memory_back) = blocking(move || {
-            batch.parts.iter_mut().for_each(|part| drop_known(part, &memory));
-            (batch, memory)
+        let looked_up = blocking(move || {
+            let looked_up = LookedUp::new(&mut batch.parts, &mut memory)?;
+            Ok::<_, IngestError>((batch, memory, looked_up))
         })
-        .await?;
-        (batch, memory) = (parts, memory_back);
+        .await??;
+        let (batch, mut memory, looked_up) = looked_up;
         let mut committer = self.committer(&env).await?;
         self.needs_lease = true;
         let committed = committer.commit(batch).await;
@@ -82,15 +82,17 @@ impl Keeper {
         let committed = committed?;
         self.needs_lease = false;
         let now = env.clock.now();
-        let (tally, memory) = blocking(move || {
+        let (tally, memory, remembered) = blocking(move || {
             let mut tally = Tally::default();
-            for part in &committed.parts {
-                tally.add(&part.tally);
-                insert(part, &mut memory, now);
-            }
-            (tally, memory)
+            committed.parts.iter().for_each(|part| tally.add(&part.tally));
+            let remembered = looked_up.remember(&looked_up.accepted(&committed.parts), &mut memory, now);
+            (tally, memory, remembered)
         })
         .await?;
+        if let Err(error) = remembered {
+            // They are remembered all the same, and the next batch waits as long as it is so.
+            tracing::error!(error = &error as &dyn std::error::Error, "recent events are kept in memory over its bound");
+        }
         self.memory = Some(memory);
         Ok(tally)
     }
@@ -114,23 +116,4 @@ impl Keeper {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, IngestError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| IngestError::Worker(error.to_string()))
-}
-
-/// Takes out what was accepted before.
-fn drop_known(part: &mut Part, memory: &DuplicateMemory) {
-    if memory.is_empty() {
-        return;
-    }
-    for at in 0..part.rows.len() {
-        let row = part.rows[at];
-        if memory.contains(row.device, row.event_key, Timestamp::from_micros(row.ts)) {
-            part.drop_row(at, Reason::Duplicate);
-        }
-    }
-}
-
-fn insert(part: &Part, memory: &mut DuplicateMemory, now: Timestamp) {
-    for (_, row) in part.rows.iter().enumerate().filter(|(at, _)| !part.is_dropped(*at)) {
-        memory.insert(row.device, row.event_key, Timestamp::from_micros(row.ts), now);
-    }
 }

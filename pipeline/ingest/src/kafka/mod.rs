@@ -87,7 +87,7 @@ impl KafkaSource {
         let (to_tell, committed) = mpsc::channel(1);
         let assembler =
             Assembler::new(Arc::clone(&env), options.clone(), Arc::clone(&shared), Arc::clone(&control), Arc::clone(&status)).await?;
-        let keeper = Keeper::new(Arc::clone(&env), options.fingerprints_max);
+        let keeper = Keeper::new(Arc::clone(&env), options.duplicates_bytes_max);
         let mut running = Vec::new();
         for _ in 0..workers {
             let (env, queue, shared, to_assembler) = (Arc::clone(&env), Arc::clone(&queue), Arc::clone(&shared), to_assembler.clone());

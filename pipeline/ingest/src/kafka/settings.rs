@@ -74,8 +74,8 @@ pub struct KafkaOptions {
     pub batch_ms: u64,
     /// Bytes of messages on their way to a worker.
     pub queue_bytes_max: usize,
-    /// Fingerprints kept to recognise a repeated event.
-    pub fingerprints_max: usize,
+    /// Memory for fingerprints of recent events, in bytes; what is more spills.
+    pub duplicates_bytes_max: usize,
 }
 
 impl Default for KafkaOptions {
@@ -91,7 +91,7 @@ impl Default for KafkaOptions {
             batch_rows_max: 512 << 10,
             batch_ms: 1_000,
             queue_bytes_max: 32 << 20,
-            fingerprints_max: 32 << 20,
+            duplicates_bytes_max: 512 << 20,
         }
     }
 }

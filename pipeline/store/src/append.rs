@@ -379,7 +379,7 @@ fn drop_covered(events: &mut Vec<(Month, RecordBatch)>, set: &SuppressionSet) ->
 pub(crate) fn batch_of(origin: &Origin) -> Option<(&str, u64)> {
     match origin {
         Origin::Run { lease, batch, .. } => Some((lease, *batch)),
-        Origin::Settled { .. } => None,
+        Origin::Settled { .. } | Origin::Merged { .. } => None,
     }
 }
 

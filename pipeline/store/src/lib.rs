@@ -11,6 +11,7 @@ mod append;
 mod append_plans;
 mod commit;
 mod compact;
+mod disk;
 mod durable;
 mod entry;
 mod error;

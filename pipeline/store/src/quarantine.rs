@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ameles_core::{DeviceId, Month, SuppressionSet};
 use ameles_schemas::Table;
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, not};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use async_trait::async_trait;

@@ -18,7 +18,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ameles_core::{Month, SuppressionSet};
+use ameles_core::{Month, SuppressionSource};
 use ameles_schemas::Table;
 
 use crate::names::Origin;
@@ -29,15 +29,6 @@ use crate::{DataFile, Maintainer, Rewrite, StoreError};
 const FAN_IN_MAX: usize = 64;
 /// Merges in one call, so that it ends even where batches come faster than they can be merged.
 pub(crate) const MERGES_MAX: usize = 64;
-
-/// How months are compacted.
-#[derive(Clone, Debug)]
-pub struct Compaction {
-    /// Runs of one tier that a month may have; at least 2.
-    pub runs_max: usize,
-    /// Rows that it covers are dropped: those of completed erasures.
-    pub suppressed: Arc<SuppressionSet>,
-}
 
 /// What a compaction did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,24 +53,33 @@ impl Compacted {
 }
 
 impl Maintainer {
-    /// Merges runs of a month while it has more of one tier than it may have; repeats among what is merged are dropped.
+    /// Merges runs of a month while it has more than `runs_max` of one tier (at least 2). Repeats among what is merged are dropped,
+    /// and what completed erasures cover.
     ///
     /// # Errors
     /// When storage fails. What was merged stays merged; if it failed between the commits of one merge, `recover` or the next call ends it.
-    pub async fn compact_month(&self, month: Month, spec: &Compaction, progress: RowProgress<'_>) -> Result<Compacted, StoreError> {
+    pub async fn compact_month(
+        &self,
+        month: Month,
+        runs_max: usize,
+        suppressions: &dyn SuppressionSource,
+        progress: RowProgress<'_>,
+    ) -> Result<Compacted, StoreError> {
         let mut compacted = Compacted::default();
         for _ in 0..MERGES_MAX {
+            let claim = self.claim(month)?;
             let snapshot = self.warehouse.snapshot().await?;
-            let rewrite = Rewrite { suppressed: Arc::clone(&spec.suppressed), closed: false };
+            // Read after the snapshot: who has been let in again since an erasure, with rows in the snapshot, is no longer covered here.
+            let rewrite = Rewrite { suppressed: Arc::new(suppressions.current().await?.carried_out()), closed: false };
             if !in_line(&snapshot, &self.warehouse, month) {
                 // A rewrite was interrupted: another round on top would hide it.
+                drop(claim);
                 let files = snapshot.month_files(Table::Events, month).len() as u64;
                 let done = self.rewrite_month(month, &rewrite, progress).await?;
                 compacted.add(files, done.rows_after, done.duplicates);
                 continue;
             }
-            let _claim = self.claim(month)?;
-            let Some((inputs, tier)) = due_runs(snapshot.month_files(Table::Events, month), spec.runs_max) else { break };
+            let Some((inputs, tier)) = due_runs(snapshot.month_files(Table::Events, month), runs_max) else { break };
             let merged = self.merge(month, &inputs, Some(tier), &rewrite, progress).await?;
             for table in Table::ALL.into_iter().filter(|table| merged.files.contains_key(table)) {
                 self.replace(&snapshot, table, month, &inputs, &merged, Scope::Runs).await?;

@@ -21,10 +21,14 @@ pub(crate) fn write_new(path: &Path, chunks: &[Bytes]) -> io::Result<File> {
 
 pub(crate) fn write_new_file(path: &Path, chunks: &[Bytes]) -> io::Result<File> {
     let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
-    for chunk in chunks {
-        file.write_all(chunk)?;
+    match chunks.iter().try_for_each(|chunk| file.write_all(chunk)) {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            // A part of it, where the disk is full, would take the room of others.
+            let _ = fs::remove_file(path);
+            Err(error)
+        }
     }
-    Ok(file)
 }
 
 /// Syncs a file's bytes; `path` is where it was written.

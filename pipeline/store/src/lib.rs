@@ -42,7 +42,7 @@ mod tests;
 
 pub use affected::{Affected, affected};
 pub use append::{Append, Appended, Txn};
-pub use compact::{Compacted, Compaction};
+pub use compact::Compacted;
 pub use error::StoreError;
 pub use lease::{Maintainer, WriterLease};
 pub use purge::PurgeReport;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ameles_core::{DeviceId, Month, SuppressionSet};
+use ameles_core::{DeviceId, Month, SuppressionSet, SuppressionSource};
 use ameles_schemas::Table;
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, not};
@@ -13,7 +13,7 @@ use hashbrown::HashSet;
 
 use crate::append::covered_rejections;
 use crate::commit::{Decision, Landed, Plan};
-use crate::compact::{self, Compacted, Compaction, MERGES_MAX};
+use crate::compact::{self, Compacted, MERGES_MAX};
 use crate::files::{Rows, RunReader, RunWriter, Written, column, evidence, optional_pseudonyms};
 use crate::log::{Change, LogState};
 use crate::merge::{Key, Merger, Place};
@@ -45,18 +45,19 @@ impl Maintainer {
         Ok(TableChange::new(Table::Quarantine, landed, erased.removed, erased.written.iter().map(Written::evidence).collect()))
     }
 
-    /// Merges small files of `quarantine`, month by month, while any month has more of one tier than it may have.
+    /// Merges files of `quarantine`, month by month, while any month has more than `runs_max` of one tier (at least 2).
+    /// Rows that completed erasures cover are dropped.
     ///
     /// # Errors
     /// When storage fails; what was merged stays merged.
-    pub async fn compact_quarantine(&self, spec: &Compaction) -> Result<Compacted, StoreError> {
+    pub async fn compact_quarantine(&self, runs_max: usize, suppressions: &dyn SuppressionSource) -> Result<Compacted, StoreError> {
         let warehouse = &self.warehouse;
         let mut compacted = Compacted::default();
         for _ in 0..MERGES_MAX {
             let state = warehouse.refresh(Table::Quarantine).await?;
-            let Some((files, tier)) = due_files(&state.files, spec.runs_max) else { break };
+            let Some((files, tier)) = due_files(&state.files, runs_max) else { break };
             let (folder, schema) = (warehouse.table_folder(Table::Quarantine), warehouse.tables().file_schema(Table::Quarantine));
-            let (generation, suppressed) = (self.next_generation(), Arc::clone(&spec.suppressed));
+            let (generation, suppressed) = (self.next_generation(), suppressions.current().await?.carried_out());
             let merging = tokio::task::spawn_blocking(move || merge_files(&folder, &schema, files, &suppressed, &generation, tier));
             let merged = merging.await??;
             let rows = |files: &[FileEvidence]| files.iter().map(|file| file.rows).sum::<u64>();

@@ -10,11 +10,7 @@ use super::support::*;
 use crate::failpoints::POINTS;
 use crate::names::{Origin, Source};
 use crate::snapshot::of_month;
-use crate::{Append, Compaction, DataFile, ReadView, Rewrite, Snapshot, Warehouse};
-
-pub(super) fn spec(runs_max: usize) -> Compaction {
-    Compaction { runs_max, suppressed: Arc::default() }
-}
+use crate::{Append, DataFile, ReadView, Rewrite, Snapshot, Warehouse};
 
 /// How many runs of each tier a month has.
 fn tiers(files: &[DataFile]) -> Vec<usize> {
@@ -79,7 +75,7 @@ async fn runs_are_merged_by_tiers_and_stay_few() {
     for (at, part) in all.chunks(6).enumerate() {
         world.append(&mut lease, july, part).await.unwrap();
         if at % 2 == 0 {
-            rows += maintainer.compact_month(july, &spec(3), &|_| {}).await.unwrap().rows;
+            rows += maintainer.compact_month(july, 3, &world.suppressed, &|_| {}).await.unwrap().rows;
             assert_few(&world.warehouse.snapshot().await.unwrap(), 3);
         }
     }
@@ -92,7 +88,7 @@ async fn runs_are_merged_by_tiers_and_stay_few() {
     let sources = |table: Table| snapshot.month_files(table, july).iter().map(|file| file.origin.source()).collect::<Vec<Source<'_>>>();
     assert_eq!(sources(Table::Events).len(), sources(Table::Activity).len());
     assert!(sources(Table::Events).iter().all(|source| sources(Table::Activity).contains(source)));
-    assert_eq!(maintainer.compact_month(july, &spec(3), &|_| {}).await.unwrap(), crate::Compacted::default());
+    assert_eq!(maintainer.compact_month(july, 3, &world.suppressed, &|_| {}).await.unwrap(), crate::Compacted::default());
     // A reader that comes by way of a checkpoint sees the runs in the same order.
     world.warehouse.checkpoint(Table::Events).await.unwrap();
     let fresh = Warehouse::open(world.root(), tables()).await.unwrap();
@@ -118,7 +114,7 @@ async fn of_repeats_the_first_accepted_stays_across_merges() {
     }
     // In the same merge, and after it; earlier by its own time both times.
     world.append(&mut lease, july, &[of("FR", 500), filler(22)]).await.unwrap();
-    let merged = maintainer.compact_month(july, &spec(4), &|_| {}).await.unwrap();
+    let merged = maintainer.compact_month(july, 4, &world.suppressed, &|_| {}).await.unwrap();
     assert_eq!((merged.merges, merged.files, merged.duplicates), (1, 5, 2));
     world.check(july, &all).await;
     world.append(&mut lease, july, &[of("PL", 10)]).await.unwrap();
@@ -143,7 +139,7 @@ async fn a_merge_that_crashes_anywhere_is_made_up_for() {
             world.append(&mut lease, july, &all[..5]).await.unwrap();
             let maintainer = world.maintainer().await;
             world.warehouse.fail_at(Some(point));
-            maintainer.compact_month(july, &spec(4), &|_| {}).await.unwrap_err();
+            maintainer.compact_month(july, 4, &world.suppressed, &|_| {}).await.unwrap_err();
             world.warehouse.fail_at(None);
             drop(maintainer);
             // Ingest goes on over what was left behind.
@@ -154,7 +150,7 @@ async fn a_merge_that_crashes_anywhere_is_made_up_for() {
                 maintainer.recover().await.unwrap();
             } else {
                 // The next merge does not hide it.
-                maintainer.compact_month(july, &spec(4), &|_| {}).await.unwrap();
+                maintainer.compact_month(july, 4, &world.suppressed, &|_| {}).await.unwrap();
             }
             assert_functions_of_events(&world.view().await).await;
             settle(&maintainer, july).await;
@@ -180,7 +176,7 @@ async fn a_roll_up_that_comes_after_a_merge_is_left_out() {
     world.append(&mut lease, july, &all[40..]).await.unwrap_err();
     world.warehouse.fail_at(None);
     let mut maintainer = world.maintainer().await;
-    assert_eq!(maintainer.compact_month(july, &spec(4), &|_| {}).await.unwrap().merges, 1);
+    assert_eq!(maintainer.compact_month(july, 4, &world.suppressed, &|_| {}).await.unwrap().merges, 1);
     world.check(july, &all).await;
     maintainer.purge(0, &(Arc::new(SystemClock) as SharedClock)).await.unwrap();
     let (there, named) = files(&world).await;
@@ -197,7 +193,7 @@ async fn quarantine_is_merged_and_stays_sorted_and_loses_who_was_erased() {
         lease.append(Append { quarantine: Some(rows), ..Append::default() }, &world.suppressed).await.unwrap();
     }
     let mut maintainer = world.maintainer().await;
-    let done = maintainer.compact_quarantine(&spec(4)).await.unwrap();
+    let done = maintainer.compact_quarantine(4, &world.suppressed).await.unwrap();
     assert_eq!((done.merges, done.files, done.rows), (2, 46, 69));
     let lines = world.rows(Table::Quarantine).await;
     assert_eq!(lines.len(), 69);
@@ -208,8 +204,8 @@ async fn quarantine_is_merged_and_stays_sorted_and_loses_who_was_erased() {
         let rows = quarantine(&[(july, Some(number))]);
         lease.append(Append { quarantine: Some(rows), ..Append::default() }, &world.suppressed).await.unwrap();
     }
-    let spec = Compaction { runs_max: 4, suppressed: Arc::new(suppress(1, &[3], &[])) };
-    assert_eq!(maintainer.compact_quarantine(&spec).await.unwrap().rows, 4);
+    world.suppressed.set(carried_out(1, &[3]));
+    assert_eq!(maintainer.compact_quarantine(4, &world.suppressed).await.unwrap().rows, 4);
     assert_eq!(world.rows(Table::Quarantine).await.len(), 73);
     // The erasure itself finds merged files like any other.
     let change = maintainer.erase_quarantine(&[device(14)].into_iter().collect()).await.unwrap();
@@ -250,7 +246,7 @@ async fn appends_and_merges_at_once_lose_nothing_and_double_nothing() {
             let mut maintainer = world.maintainer().await;
             let mut duplicates = 0;
             for round in 0..40 {
-                let done = maintainer.compact_month(july, &spec(4), &|_| {}).await.unwrap();
+                let done = maintainer.compact_month(july, 4, &world.suppressed, &|_| {}).await.unwrap();
                 duplicates += done.duplicates;
                 if round % 13 == 12 {
                     duplicates += settle(&maintainer, july).await.duplicates;
@@ -266,7 +262,7 @@ async fn appends_and_merges_at_once_lose_nothing_and_double_nothing() {
     }
     let mut duplicates = maintaining.await.unwrap();
     let mut maintainer = world.maintainer().await;
-    duplicates += maintainer.compact_month(july, &spec(4), &|_| {}).await.unwrap().duplicates;
+    duplicates += maintainer.compact_month(july, 4, &world.suppressed, &|_| {}).await.unwrap().duplicates;
     assert_few(&world.warehouse.snapshot().await.unwrap(), 4);
     assert_functions_of_events(&world.view().await).await;
     duplicates += settle(&maintainer, july).await.duplicates;
@@ -276,6 +272,32 @@ async fn appends_and_merges_at_once_lose_nothing_and_double_nothing() {
     maintainer.purge(0, &(Arc::new(SystemClock) as SharedClock)).await.unwrap();
     let (there, named) = files(&world).await;
     assert_eq!(there, named);
+}
+
+/// What a completed erasure covers does not outlive a merge; what is pending is the erasure's own to delete and attest.
+#[tokio::test]
+async fn a_merge_drops_what_a_completed_erasure_covers_and_nothing_that_is_pending() {
+    let world = World::new().await;
+    let july = month("2018-07");
+    let all = events(10, 50, 1);
+    let mut lease = world.lease().await;
+    for part in all.chunks(10) {
+        world.append(&mut lease, july, part).await.unwrap();
+    }
+    let maintainer = world.maintainer().await;
+    world.suppressed.set(suppress(1, &[4], &[]));
+    let merged = maintainer.compact_month(july, 4, &world.suppressed, &|_| {}).await.unwrap();
+    assert_eq!((merged.merges, merged.rows), (1, 50));
+    for part in events(10, 40, 800).chunks(10) {
+        world.suppressed.set(Default::default());
+        world.append(&mut lease, july, part).await.unwrap();
+    }
+    world.append(&mut lease, july, &[event(4, 9, 7_000), event(5, 9, 7_001)]).await.unwrap();
+    world.suppressed.set(carried_out(2, &[4]));
+    let mine = events(10, 40, 800).iter().filter(|event| event.device == 4).count() as u64;
+    let merged = maintainer.compact_month(july, 4, &world.suppressed, &|_| {}).await.unwrap();
+    assert_eq!((merged.merges, merged.rows), (1, 41 - mine));
+    assert_functions_of_events(&world.view().await).await;
 }
 
 /// An erasure after merges finds the subject in merged runs of every tier.
@@ -288,7 +310,7 @@ async fn an_erasure_finds_a_subject_in_merged_runs() {
     let maintainer = world.maintainer().await;
     for part in all.chunks(10) {
         world.append(&mut lease, july, part).await.unwrap();
-        maintainer.compact_month(july, &spec(2), &|_| {}).await.unwrap();
+        maintainer.compact_month(july, 2, &world.suppressed, &|_| {}).await.unwrap();
     }
     let set: SuppressionSet = suppress(1, &[4], &[3]);
     let found = crate::affected(&world.warehouse, &set).await.unwrap();

@@ -57,7 +57,7 @@ struct State {
     /// Operations that will still be done; as many as come where it is none.
     left: Option<u64>,
     /// Says that it has synced, and has not.
-    lies: bool,
+    lies: Lies,
     /// The names as they are seen, and as they are on the disk.
     seen: BTreeMap<PathBuf, Entry>,
     durable: BTreeMap<PathBuf, Entry>,
@@ -65,6 +65,15 @@ struct State {
     pending: BTreeMap<PathBuf, Vec<Change>>,
     /// Whether a file's bytes are synced, by its number.
     synced: Vec<bool>,
+}
+
+/// What a disk says that it has synced and has not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Lies {
+    #[default]
+    Never,
+    OfFiles,
+    OfFolders,
 }
 
 /// What of the unsynced is kept.
@@ -97,8 +106,8 @@ impl Disk {
         self.state().left = Some(operations);
     }
 
-    pub(crate) fn lie(&self) {
-        self.state().lies = true;
+    pub(crate) fn lie(&self, of: Lies) {
+        self.state().lies = of;
     }
 
     /// The power is back, and the folder is what the disk has kept.
@@ -175,7 +184,7 @@ impl Disk {
     pub(crate) fn sync_file(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.tick()?;
-        if let (false, Some(Entry::File(number))) = (state.lies, state.seen.get(path).copied()) {
+        if let (true, Some(Entry::File(number))) = (state.lies != Lies::OfFiles, state.seen.get(path).copied()) {
             state.synced[number as usize] = true;
         }
         Ok(())
@@ -184,7 +193,7 @@ impl Disk {
     pub(crate) fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.tick()?;
-        if !state.lies {
+        if state.lies != Lies::OfFolders {
             for change in state.pending.remove(directory).unwrap_or_default() {
                 change.apply(&mut state.durable);
             }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use ameles_core::{SeededRandom, SharedClock, SystemClock};
 use ameles_schemas::Table;
 
-use super::forgetful::{Disk, Keeps, below};
+use super::forgetful::{Disk, Keeps, Lies, below};
 use super::support::*;
-use crate::{Append, Compaction, Maintainer, Rewrite, StoreError, Warehouse, WriterLease};
+use crate::{Append, Maintainer, Rewrite, StoreError, Warehouse, WriterLease};
 
 const SOURCE: &str = "file:abc";
 
@@ -72,13 +72,12 @@ impl Sent {
         let mut lease = warehouse.lease(&self.random).await?;
         let mut maintainer = warehouse.try_maintainer(&self.random).await?.expect("nobody else maintains");
         maintainer.recover().await?;
-        let spec = Compaction { runs_max: 3, suppressed: Arc::default() };
         for _ in 0..steps {
             match self.below(16) {
                 0 => drop(maintainer.purge(0, &clock).await?),
                 1 => drop(maintainer.rewrite_month(months()[self.below(2) as usize], &Rewrite::default(), &|_| {}).await?),
-                2..=4 => drop(maintainer.compact_month(months()[self.below(2) as usize], &spec, &|_| {}).await?),
-                5 => drop(maintainer.compact_quarantine(&spec).await?),
+                2..=4 => drop(maintainer.compact_month(months()[self.below(2) as usize], 3, &self.suppressed, &|_| {}).await?),
+                5 => drop(maintainer.compact_quarantine(3, &self.suppressed).await?),
                 _ => {
                     let at = self.position(&warehouse).await?;
                     self.send(&mut lease, at).await?;
@@ -169,13 +168,31 @@ fn power_cuts_lose_nothing_acknowledged_and_double_nothing() {
 async fn a_disk_that_says_synced_and_is_not_loses_what_was_acknowledged() {
     let mut sent = Sent::new(5);
     let warehouse = Warehouse::create(&sent.root(), tables()).await.unwrap();
-    sent.disk.lie();
+    sent.disk.lie(Lies::OfFolders);
     let mut lease = warehouse.lease(&sent.random).await.unwrap();
     sent.send(&mut lease, 0).await.unwrap();
     drop((lease, warehouse));
     sent.disk.restart(Keeps::Nothing, &sent.random);
     let warehouse = Warehouse::create(&sent.root(), tables()).await.unwrap();
     assert_eq!((sent.position(&warehouse).await.unwrap(), sent.acknowledged), (0, 1));
+}
+
+#[tokio::test]
+async fn a_disk_that_keeps_names_without_their_bytes_leaves_tables_that_do_not_open() {
+    let mut opened = 0;
+    for seed in 1..=4 {
+        let mut sent = Sent::new(seed);
+        sent.disk.lie(Lies::OfFiles);
+        let warehouse = Warehouse::create(&sent.root(), tables()).await.unwrap();
+        let mut lease = warehouse.lease(&sent.random).await.unwrap();
+        for at in 0..3 {
+            sent.send(&mut lease, at).await.unwrap();
+        }
+        drop((lease, warehouse));
+        sent.disk.restart(Keeps::Nothing, &sent.random);
+        opened += u32::from(Warehouse::create(&sent.root(), tables()).await.is_ok());
+    }
+    assert!(opened < 4, "half files are what this disk is for");
 }
 
 /// Another writer has made the month's folder and has yet to sync its name.

@@ -150,7 +150,7 @@ async fn files_and_write_amplification_of_an_hour_of_commits() {
     };
     let mut maintainer = warehouse.try_maintainer(&random).await.unwrap().unwrap();
     let clock = Arc::new(ameles_core::SystemClock) as ameles_core::SharedClock;
-    let spec = crate::Compaction { runs_max: 16, suppressed: Arc::default() };
+    let suppressed = Suppressed::default();
     let (mut most, mut merges, mut rewritten, mut merging) = ([0; Table::ALL.len()], 0, 0, 0.0);
     loop {
         let ended = writing.is_finished();
@@ -158,7 +158,7 @@ async fn files_and_write_amplification_of_an_hour_of_commits() {
         let before = files(&*warehouse.snapshot().await.unwrap());
         most.iter_mut().zip(before).for_each(|(most, now)| *most = now.max(*most));
         let at = Instant::now();
-        let done = maintainer.compact_month(july, &spec, &|_| {}).await.unwrap();
+        let done = maintainer.compact_month(july, 16, &suppressed, &|_| {}).await.unwrap();
         merging += at.elapsed().as_secs_f64();
         (merges, rewritten) = (merges + done.merges, rewritten + done.rows);
         maintainer.purge(0, &clock).await.unwrap();

@@ -115,7 +115,7 @@ pub struct ServerConfig {
 pub struct MaintenanceConfig {
     /// Seconds between looks.
     pub interval_s: u64,
-    /// Runs of a month beyond which it is compacted.
+    /// Runs of one tier of a month beyond which they are merged into one.
     pub runs_max: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What `serve` does on its own: settling, compaction, erasure runs, purge, scheduled reports.
+//! What `serve` does on its own: compaction, settling, erasure runs, purge, scheduled reports.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,9 @@ use tokio::sync::watch;
 
 use crate::environment::Environment;
 use crate::failure::Failure;
+
+/// A closed month without a commit for so long is not being backfilled.
+const QUIET_S: i64 = 60;
 
 /// Reads a cron schedule.
 ///
@@ -62,41 +65,44 @@ pub async fn work(environment: Arc<Environment>, eraser: Arc<Eraser>, kafka: Opt
     }
 }
 
-/// Settles closed months and compacts those with many runs.
+/// Merges the runs of open months and quarantine's files, settles months that have closed, and purges.
+///
+/// Ingest waits for none of it: only the maintainer's lock is held.
 async fn look_after_tables(environment: &Environment, kafka: Option<&KafkaSource>) -> anyhow::Result<()> {
+    let Some(mut maintainer) = environment.warehouse.try_maintainer(&*environment.random).await? else { return Ok(()) };
+    maintainer.recover().await?;
     let snapshot = environment.warehouse.snapshot().await?;
     // A month closes by the slowest source: files and HTTP are never behind.
     let now = environment.clock.now();
     let watermark = kafka.and_then(KafkaSource::watermark).map_or(now, |watermark| watermark.min(now));
-    let months = months_to_rewrite(&snapshot, watermark, environment.config.maintenance.runs_max);
-    let Some(mut maintainer) = environment.warehouse.try_maintainer(&*environment.random).await? else { return Ok(()) };
-    maintainer.recover().await?;
-    for (month, closed) in months {
-        rewrite(environment, &maintainer, month, closed).await?;
+    let runs_max = environment.config.maintenance.runs_max;
+    for month in snapshot.months(Table::Events) {
+        if is_to_settle(&snapshot, month, watermark) {
+            settle(environment, &maintainer, month).await?;
+        } else {
+            let done = maintainer.compact_month(month, runs_max, &environment.ledger, &|_| {}).await?;
+            if done.merges > 0 {
+                tracing::info!("{month}: merged {} files, {} rows, {} duplicates removed", done.files, done.rows, done.duplicates);
+            }
+        }
     }
+    maintainer.compact_quarantine(runs_max, &environment.ledger).await?;
     maintainer.purge(environment.config.erasure.purge_grace_s, &environment.clock).await?;
     Ok(())
 }
 
-async fn rewrite(environment: &Environment, maintainer: &Maintainer, month: Month, closed: bool) -> anyhow::Result<()> {
+async fn settle(environment: &Environment, maintainer: &Maintainer, month: Month) -> anyhow::Result<()> {
     let suppressed = Arc::new(environment.ledger.suppressions().await?.carried_out());
-    let done = maintainer.rewrite_month(month, &Rewrite { suppressed, closed }, &|_| {}).await?;
-    tracing::info!("{month}: {} rows, {} duplicates removed{}", done.rows_after, done.duplicates, if closed { ", settled" } else { "" });
+    let done = maintainer.rewrite_month(month, &Rewrite { suppressed, closed: true }, &|_| {}).await?;
+    tracing::info!("{month}: {} rows, {} duplicates removed, settled", done.rows_after, done.duplicates);
     Ok(())
 }
 
-/// Months that closed and were not settled since, and open months with more runs than they should have.
-fn months_to_rewrite(snapshot: &Snapshot, now: Timestamp, runs_max: usize) -> Vec<(Month, bool)> {
-    snapshot
-        .months(Table::Events)
-        .into_iter()
-        .filter_map(|month| {
-            let closed = is_closed(month, now);
-            let runs = snapshot.files(Table::Events).iter().filter(|file| file.month == month && file.settled.is_none()).count();
-            let due = if closed { !snapshot.is_closed(month) } else { runs > runs_max };
-            due.then_some((month, closed))
-        })
-        .collect()
+/// Whether a month has closed and was not settled since. A backfill settles what it touches when it ends:
+/// while its batches come in their runs are merged like an open month's, or each look would rewrite the month.
+fn is_to_settle(snapshot: &Snapshot, month: Month, now: Timestamp) -> bool {
+    let latest = snapshot.month_files(Table::Events, month).iter().map(|file| file.modified).max();
+    is_closed(month, now) && !snapshot.is_closed(month) && latest.is_some_and(|latest| latest.plus_secs(QUIET_S) <= now)
 }
 
 /// Carries out what another process wished for and, when it is time, all that is pending.

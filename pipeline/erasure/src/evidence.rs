@@ -52,7 +52,7 @@ async fn changed(
         return Ok(None);
     }
     let mut added = Vec::new();
-    for file in live.iter().filter(|live| live.settled.is_some() && !planned.iter().any(|file| file.path == live.path)) {
+    for file in live.iter().filter(|live| live.is_rewritten() && !planned.iter().any(|file| file.path == live.path)) {
         let sha256 = sha256_of(root.join(table.as_str()).join(&file.path)).await?;
         added.push(StoreFile { path: file.path.clone(), sha256, rows: file.rows, bytes: file.size });
     }

@@ -339,7 +339,7 @@ fn without_suppressed(rows: &RecordBatch, set: &SuppressionSet) -> Result<Record
 pub(crate) fn batch_of(origin: &Origin) -> Option<(&str, u64)> {
     match origin {
         Origin::Run { lease, batch, .. } => Some((lease, *batch)),
-        Origin::Settled { .. } => None,
+        Origin::Settled { .. } | Origin::Merged { .. } => None,
     }
 }
 

@@ -5,13 +5,15 @@
 //! under a name that listings hide, synced, and only then linked or renamed
 //! into place, so that nobody can build on an entry that is not durable yet.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FsPath, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,6 +25,11 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions,
     PutPayload, PutResult, Result, UploadPart,
 };
+
+use crate::disk;
+
+/// Folders whose names are known to be on the disk: five tables' months of decades.
+const SYNCED_MAX: usize = 4_096;
 
 /// What is to happen when the file is there already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,23 +43,17 @@ pub(crate) fn put_file(path: &FsPath, chunks: &[Bytes], if_there: IfThere) -> io
     let directory = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     make_directory(directory)?;
     let staged = staging_path(path);
-    let written = write_staged(&staged, chunks).and_then(|()| match if_there {
-        IfThere::Replace => fs::rename(&staged, path),
-        IfThere::Fail => fs::hard_link(&staged, path).and_then(|()| fs::remove_file(&staged)),
+    // A name that is taken is somebody else's: only what was written here is taken away again.
+    let file = disk::write_new(&staged, chunks)?;
+    let written = disk::sync_file(&file, &staged).and_then(|()| match if_there {
+        IfThere::Replace => disk::rename(&staged, path),
+        IfThere::Fail => disk::hard_link(&staged, path).and_then(|()| disk::remove_file(&staged)),
     });
     if written.is_err() {
-        let _ = fs::remove_file(&staged);
+        let _ = disk::remove_file(&staged);
     }
     written?;
     sync_directory(directory)
-}
-
-fn write_staged(staged: &FsPath, chunks: &[Bytes]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(staged)?;
-    for chunk in chunks {
-        file.write_all(chunk)?;
-    }
-    file.sync_all()
 }
 
 /// `object_store` hides names that end in `#` and digits.
@@ -68,26 +69,45 @@ pub(crate) fn is_staged(name: &str) -> bool {
     name.rsplit_once('#').is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Makes a directory and those above it, each synced into its parent.
+/// Makes a directory and those above it; when it returns, its name is on the disk.
+///
+/// One that is there may have been made a moment ago by a thread or a process
+/// that has yet to sync its name: what is put into it would go with it. So the
+/// name of each is synced here once.
 pub(crate) fn make_directory(directory: &FsPath) -> io::Result<()> {
-    if directory.is_dir() {
+    static SYNCED: Mutex<BTreeMap<PathBuf, u64>> = Mutex::new(BTreeMap::new());
+    let inode = || fs::metadata(directory).ok().filter(fs::Metadata::is_dir).map(|found| found.ino());
+    let found = inode();
+    if found.is_some() && SYNCED.lock().unwrap_or_else(PoisonError::into_inner).get(directory).copied() == found {
         return Ok(());
     }
-    if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        make_directory(parent)?;
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if found.is_none() {
+        if let Some(parent) = parent {
+            make_directory(parent)?;
+        }
+        match disk::create_directory(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
     }
-    match fs::create_dir(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+    match parent.map_or(Ok(()), sync_directory) {
+        // It has been there from before, in a folder that is not ours to open.
+        Err(error) if found.is_some() && error.kind() == io::ErrorKind::PermissionDenied => {}
+        synced => synced?,
     }
-    match directory.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
-        _ => Ok(()),
+    if let Some(inode) = inode() {
+        let mut synced = SYNCED.lock().unwrap_or_else(PoisonError::into_inner);
+        if synced.len() >= SYNCED_MAX {
+            synced.clear();
+        }
+        synced.insert(directory.to_owned(), inode);
     }
+    Ok(())
 }
 
 pub(crate) fn sync_directory(directory: &FsPath) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+    disk::sync_directory(directory)
 }
 
 /// Deletes files of one table durably; those that have gone already are no error. Returns how many there were.
@@ -95,7 +115,7 @@ pub(crate) fn delete_files(paths: &[PathBuf]) -> io::Result<u64> {
     let mut directories = std::collections::BTreeSet::new();
     let mut deleted = 0;
     for path in paths {
-        match fs::remove_file(path) {
+        match disk::remove_file(path) {
             Ok(()) => deleted += 1,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -264,6 +284,23 @@ mod tests {
         upload.complete().await.unwrap();
         assert_eq!(fs::read(folder.path().join("z")).unwrap(), b"abcd");
         assert!(!folder.path().join("x").exists());
+    }
+
+    /// A process with the same number, in another container or from before a crash.
+    #[test]
+    fn a_staged_file_of_another_process_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.json");
+        let next: u64 =
+            staging_path(&path).to_str().unwrap().rsplit_once('#').unwrap().1[std::process::id().to_string().len()..].parse().unwrap();
+        // Other tests stage files meanwhile: some of the names that come next are taken.
+        for number in next..next + 2_000 {
+            fs::write(format!("{}#{}{number:09}", path.display(), std::process::id()), b"theirs").unwrap();
+        }
+        let there = || fs::read_dir(folder.path()).unwrap().count();
+        let taken = there();
+        put_file(&path, &[Bytes::from_static(b"ours")], IfThere::Fail).unwrap_err();
+        assert_eq!(there(), taken);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::names::{self, Origin};
 /// The bytes of the log entry after `state`.
 pub(crate) fn entry_bytes(table: Table, state: &LogState, change: &Change, nonce: &str, now: Timestamp) -> Bytes {
     let now_ms = now.micros() / 1_000;
-    let modified_ms = state.next_modification_ms(now);
+    let modified_ms = change.modified.map_or_else(|| state.next_modification_ms(now), |modified| modified.micros() / 1_000);
     let mode = if change.remove.is_empty() { "Append" } else { "Overwrite" };
     let mut text = String::new();
     let mut line = |value: Value| {

@@ -58,6 +58,8 @@ pub(crate) struct Change {
     pub(crate) add: Vec<NewFile>,
     pub(crate) remove: Vec<String>,
     pub(crate) txns: Vec<(String, i64)>,
+    /// The place of the added files in the order of commits where it is not the next one: that of the last run that they replace.
+    pub(crate) modified: Option<Timestamp>,
     /// A new schema of the table.
     pub(crate) schema: Option<String>,
 }
@@ -277,7 +279,7 @@ impl LogState {
         let bound = |values: &BTreeMap<String, String>| time_column(table).and_then(|column| values.get(column)?.parse::<Timestamp>().ok());
         let settled = match &name.origin {
             Origin::Settled { generation, .. } => Some(generation.clone()),
-            Origin::Run { .. } => None,
+            Origin::Run { .. } | Origin::Merged { .. } => None,
         };
         self.last_modified_ms = self.last_modified_ms.max(add.modification_time);
         self.live.insert(add.path.clone());
@@ -300,7 +302,7 @@ impl LogState {
             let rank = |file: &DataFile| (file.month, file.settled.is_none(), file.modified);
             let serial = |file: &DataFile| match &file.origin {
                 Origin::Run { batch, part, .. } => (*batch, *part),
-                Origin::Settled { part, .. } => (0, *part),
+                Origin::Settled { part, .. } | Origin::Merged { part, .. } => (0, *part),
             };
             rank(a).cmp(&rank(b)).then_with(|| serial(a).cmp(&serial(b))).then_with(|| a.path.cmp(&b.path))
         });

@@ -6,6 +6,8 @@
 //!   `e-{lease}-{batch}-{part}-ald.parquet`: so a roll-up that never came to pass
 //!   shows without reading the rows.
 //! - `month=2018-07-01/s-{generation}-{part}-{keys}.parquet`: settled.
+//! - `month=2018-07-01/m-{generation}-{tier}-{part}.parquet`: several runs that were
+//!   neighbours in the order of their commits, merged into one that stands in their place.
 //!
 //! No name is ever used twice: readers cache by name.
 
@@ -30,6 +32,24 @@ pub(crate) enum Origin {
     Run { lease: String, batch: u64, part: u32 },
     /// Settled.
     Settled { generation: String, part: u32, keys: Keys },
+    /// Several runs merged; the tier is one more than theirs, and a batch's own run has tier 0.
+    Merged { generation: String, tier: u32, part: u32 },
+}
+
+/// What a file's rows come from: in the tables that are rolled up from `events` a file belongs to the run of `events` of the same source.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Source<'a> {
+    Batch(&'a str, u64),
+    Generation(&'a str),
+}
+
+impl Origin {
+    pub(crate) fn source(&self) -> Source<'_> {
+        match self {
+            Self::Run { lease, batch, .. } => Source::Batch(lease, *batch),
+            Self::Settled { generation, .. } | Self::Merged { generation, .. } => Source::Generation(generation),
+        }
+    }
 }
 
 /// A file's month and origin.
@@ -80,6 +100,10 @@ pub(crate) fn settled_path(month: Month, generation: &str, part: u32, keys: Keys
     format!("{}/s-{generation}-{part}-{keys}.parquet", partition_folder(month))
 }
 
+pub(crate) fn merged_path(month: Month, generation: &str, tier: u32, part: u32) -> String {
+    format!("{}/m-{generation}-{tier}-{part}.parquet", partition_folder(month))
+}
+
 /// Reads a path relative to its table; `None` for a file that is not ours.
 pub(crate) fn parse(path: &str) -> Option<FileName> {
     let (folder, name) = path.split_once('/')?;
@@ -98,6 +122,12 @@ pub(crate) fn parse(path: &str) -> Option<FileName> {
                 _ => return None,
             };
             (Origin::Settled { generation, part, keys }, Vec::new())
+        }
+        "m" => {
+            let generation = parts.next()?.to_owned();
+            let tier = parts.next()?.parse().ok()?;
+            let part = parts.next()?.parse().ok()?;
+            (Origin::Merged { generation, tier, part }, Vec::new())
         }
         "e" | "a" | "l" | "d" | "q" => {
             let lease = parts.next()?.to_owned();
@@ -130,6 +160,8 @@ mod tests {
             let name = parse(&settled_path(month, "ab01", 3, keys)).unwrap();
             assert_eq!(name.origin, Origin::Settled { generation: "ab01".into(), part: 3, keys });
         }
+        let merged = parse(&merged_path(month, "ab02", 2, 5)).unwrap();
+        assert_eq!(merged.origin, Origin::Merged { generation: "ab02".into(), tier: 2, part: 5 });
         assert_eq!(parse("month=2018-07-02/s-ab-0-k.parquet"), None);
         assert_eq!(parse("part-0001.parquet"), None);
     }

@@ -217,8 +217,8 @@ impl<'a> Judge<'a> {
             return if until <= self.now { Fate::Delete } else { Fate::WaitUntil(until) };
         }
         match &file.name.origin {
-            // Only this maintainer writes settled files, and it is not rewriting now.
-            Origin::Settled { .. } => Fate::Delete,
+            // Only this maintainer writes settled and merged files, and it is not rewriting now.
+            Origin::Settled { .. } | Origin::Merged { .. } => Fate::Delete,
             Origin::Run { lease, batch, .. } => {
                 if self.dead.get(lease).copied().unwrap_or(false)
                     || (!file.staged && self.is_past(file.table, file.name.month, lease, *batch))

@@ -7,15 +7,23 @@ use ameles_schemas::Table;
 use hashbrown::HashSet;
 
 use crate::append::{batch_of, derived_tables};
+use crate::names::{Origin, Source};
 use crate::rewrite::round_app;
 use crate::{DataFile, Maintainer, Rewrite, Snapshot, StoreError, Warehouse};
 
-/// Runs of `events` whose roll-up to a table has not been committed.
+/// Runs of `events` whose roll-up to a table has not been committed, or may not have been.
 pub(crate) fn not_rolled_up<'a>(snapshot: &'a Snapshot, table: Table) -> Vec<&'a DataFile> {
-    let there: HashSet<(Month, &str, u64)> =
-        snapshot.files(table).iter().filter_map(|file| batch_of(&file.origin).map(|(lease, batch)| (file.month, lease, batch))).collect();
+    let there: HashSet<(Month, Source<'_>)> = snapshot.files(table).iter().map(|file| (file.month, file.origin.source())).collect();
     let missing = |file: &&'a DataFile| {
-        file.rolled_up.contains(&table) && batch_of(&file.origin).is_some_and(|(lease, batch)| !there.contains(&(file.month, lease, batch)))
+        let is_due = match file.origin {
+            Origin::Run { .. } => file.rolled_up.contains(&table),
+            // What it gave may be nothing; only an interrupted rewrite leaves that open.
+            Origin::Settled { .. } | Origin::Merged { .. } => {
+                let app = round_app(file.month);
+                snapshot.txn(table, &app) != snapshot.txn(Table::Events, &app)
+            }
+        };
+        is_due && !there.contains(&(file.month, file.origin.source()))
     };
     snapshot.files(Table::Events).iter().filter(missing).collect()
 }

@@ -1,22 +1,19 @@
-//! One month made anew: settling, compaction and erasure are this one operation.
+//! One month made anew: settling and erasure are this one operation. `compact` makes a part of a month anew in the same way.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use ameles_core::{DeviceId, Month, SuppressionSet};
+use ameles_core::{Month, SuppressionSet};
 use ameles_schemas::Table;
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 
 use crate::append::{batch_of, derived_tables};
 use crate::commit::{Decision, Landed, Plan};
-use crate::files::{Rows, RunReader, RunWriter, Written, column, evidence};
+use crate::files::{Written, evidence};
 use crate::log::{Change, LogState};
-use crate::names::{self, Keys, Origin};
+use crate::names::{Keys, Origin, Source};
+use crate::progress::counted;
 use crate::settle::{Job, Settled};
 use crate::snapshot::{of_month, one_generation};
 use crate::{DataFile, Maintainer, Snapshot, StoreError, Warehouse, durable};
@@ -108,59 +105,67 @@ impl Maintainer {
                 )));
             }
         }
-        let (sender, mut read) = tokio::sync::mpsc::unbounded_channel();
-        let job = Job {
-            warehouse: warehouse.clone(),
-            month,
-            inputs: inputs.clone(),
-            generation: self.next_generation(),
-            suppressed: Arc::clone(&spec.suppressed),
-            closed: spec.closed,
-            progress: sender,
-        };
-        let running = tokio::task::spawn_blocking(move || job.run());
-        while let Some(rows) = read.recv().await {
-            progress(rows);
-        }
-        let settled = running.await??;
+        let settled = self.merge(month, &inputs, None, spec, progress).await?;
         let untouched = settled.erased == 0 && settled.duplicates_by.is_empty();
         if untouched && is_as_wanted(&snapshot, warehouse, month, spec.closed) {
             // Nothing that was looked for is there: the files stay as they are.
             self.discard(&settled).await?;
             return Ok(MonthRewrite { rows_after: settled.rows_after, ..MonthRewrite::default() });
         }
-        let round = 1 + warehouse_round(&snapshot, warehouse, month);
-        let duplicates = settled.duplicates_by.values().sum();
-        let data_change = duplicates > 0 || settled.erased > 0;
         let mut tables = Vec::new();
         for table in Table::ALL.into_iter().filter(|table| settled.files.contains_key(table)) {
-            let mut plan = MonthPlan {
-                warehouse,
-                table,
-                month,
-                round,
-                data_change,
-                inputs: &inputs,
-                written: &settled.files[&table],
-                removed: Vec::new(),
-            };
-            let landed = warehouse.commit(table, &mut plan).await?;
-            let removed = std::mem::take(&mut plan.removed);
+            let (landed, removed) = self.replace(&snapshot, table, month, &inputs, &settled, Scope::Month).await?;
             let folder = warehouse.table_folder(table);
             let hashed =
                 tokio::task::spawn_blocking(move || removed.iter().map(|file| evidence(&folder, file)).collect::<Result<Vec<_>, _>>())
                     .await??;
             tables.push(TableChange::new(table, landed, hashed, settled.files[&table].iter().map(Written::evidence).collect()));
-            warehouse.failpoint(match table {
-                Table::Events => "rewrite.events_committed",
-                Table::Activity => "rewrite.activity_committed",
-                Table::Links => "rewrite.links_committed",
-                _ => "rewrite.devices_committed",
-            })?;
+            committed(warehouse, table)?;
         }
+        let duplicates = settled.duplicates();
         let mut duplicates_by: Vec<(Option<String>, u64)> = settled.duplicates_by.into_iter().collect();
         duplicates_by.sort();
         Ok(MonthRewrite { duplicates, duplicates_by, erased_rows: settled.erased, rows_after: settled.rows_after, tables })
+    }
+
+    /// Writes the inputs as one run, with its roll-up, and commits nothing.
+    pub(crate) async fn merge(
+        &self,
+        month: Month,
+        inputs: &[DataFile],
+        tier: Option<u32>,
+        spec: &Rewrite,
+        progress: RowProgress<'_>,
+    ) -> Result<Settled, StoreError> {
+        let (warehouse, inputs, generation) = (self.warehouse.clone(), inputs.to_vec(), self.next_generation());
+        let (suppressed, closed) = (Arc::clone(&spec.suppressed), spec.closed);
+        let work = move |progress| Job { warehouse, month, inputs, generation, suppressed, closed, tier, progress }.run();
+        counted(work, progress).await
+    }
+
+    /// Puts what was written in a table in the place of what it was made of; gives that.
+    pub(crate) async fn replace(
+        &self,
+        snapshot: &Snapshot,
+        table: Table,
+        month: Month,
+        inputs: &[DataFile],
+        settled: &Settled,
+        scope: Scope,
+    ) -> Result<(Landed, Vec<DataFile>), StoreError> {
+        let mut plan = MonthPlan {
+            warehouse: &self.warehouse,
+            table,
+            month,
+            round: 1 + warehouse_round(snapshot, &self.warehouse, month),
+            data_change: settled.duplicates() > 0 || settled.erased > 0,
+            inputs,
+            written: settled.files.get(&table).map_or(&[], Vec::as_slice),
+            scope,
+            removed: Vec::new(),
+        };
+        let landed = self.warehouse.commit(table, &mut plan).await?;
+        Ok((landed, plan.removed))
     }
 
     async fn discard(&self, settled: &Settled) -> Result<(), StoreError> {
@@ -173,29 +178,10 @@ impl Maintainer {
         let deleted = tokio::task::spawn_blocking(move || durable::delete_files(&paths)).await?;
         deleted.map(drop).map_err(|source| StoreError::Io { doing: "deleting from", path, source })
     }
-
-    /// Removes the devices' rows from `quarantine`.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn erase_quarantine(&self, devices: &HashSet<DeviceId>) -> Result<TableChange, StoreError> {
-        let warehouse = &self.warehouse;
-        warehouse.barrier().await?;
-        let state = warehouse.refresh(Table::Quarantine).await?;
-        let mut wanted: Vec<[u8; 16]> = devices.iter().map(|device| *device.as_bytes()).collect();
-        wanted.sort_unstable();
-        let wanted = Arc::new(wanted);
-        let (folder, schema) = (warehouse.table_folder(Table::Quarantine), warehouse.tables().file_schema(Table::Quarantine));
-        let (generation, files) = (self.next_generation(), Arc::clone(&state));
-        let erased = tokio::task::spawn_blocking(move || erase_devices(&folder, &schema, &files.files, &wanted, &generation)).await??;
-        let mut plan = ReplacePlan { erased: &erased };
-        let landed = warehouse.commit(Table::Quarantine, &mut plan).await?;
-        Ok(TableChange::new(Table::Quarantine, landed, erased.removed, erased.written.iter().map(Written::evidence).collect()))
-    }
 }
 
 impl TableChange {
-    fn new(table: Table, landed: Landed, removed: Vec<FileEvidence>, added: Vec<FileEvidence>) -> Self {
+    pub(crate) fn new(table: Table, landed: Landed, removed: Vec<FileEvidence>, added: Vec<FileEvidence>) -> Self {
         let rows = |files: &[FileEvidence]| files.iter().map(|file| file.rows).sum();
         Self {
             table: table.as_str().to_owned(),
@@ -225,11 +211,33 @@ pub(crate) fn warehouse_round(snapshot: &Snapshot, warehouse: &Warehouse, month:
 fn is_as_wanted(snapshot: &Snapshot, warehouse: &Warehouse, month: Month, closed: bool) -> bool {
     let inputs = snapshot.month_files(Table::Events, month);
     let keys_gone = |file: &DataFile| matches!(file.origin, Origin::Settled { keys: Keys::Dropped, .. });
+    let derived_settled = derived_tables(warehouse.tables()).into_iter().all(|table| one_generation(snapshot.month_files(table, month)));
+    one_generation(inputs) && derived_settled && in_line(snapshot, warehouse, month) && (!closed || inputs.iter().all(keys_gone))
+}
+
+/// Whether the rewrites of a month have come to pass in all tables alike.
+pub(crate) fn in_line(snapshot: &Snapshot, warehouse: &Warehouse, month: Month) -> bool {
     let app = round_app(month);
-    let derived_in_line = derived_tables(warehouse.tables())
-        .into_iter()
-        .all(|table| one_generation(snapshot.month_files(table, month)) && snapshot.txn(table, &app) == snapshot.txn(Table::Events, &app));
-    one_generation(inputs) && derived_in_line && (!closed || inputs.iter().all(keys_gone))
+    derived_tables(warehouse.tables()).into_iter().all(|table| snapshot.txn(table, &app) == snapshot.txn(Table::Events, &app))
+}
+
+/// A crash may come here.
+pub(crate) fn committed(warehouse: &Warehouse, table: Table) -> Result<(), StoreError> {
+    warehouse.failpoint(match table {
+        Table::Events => "rewrite.events_committed",
+        Table::Activity => "rewrite.activity_committed",
+        Table::Links => "rewrite.links_committed",
+        _ => "rewrite.devices_committed",
+    })
+}
+
+/// What of a month is replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Scope {
+    /// All of it.
+    Month,
+    /// The inputs' runs and the rows that were rolled up from them.
+    Runs,
 }
 
 /// Replaces a month's files in one table.
@@ -241,6 +249,7 @@ struct MonthPlan<'a> {
     data_change: bool,
     inputs: &'a [DataFile],
     written: &'a [Written],
+    scope: Scope,
     removed: Vec<DataFile>,
 }
 
@@ -253,6 +262,10 @@ impl Plan for MonthPlan<'_> {
         }
         self.removed = if self.table == Table::Events {
             self.inputs.to_vec()
+        } else if self.scope == Scope::Runs {
+            // A roll-up of theirs that has not come yet sees that its run has gone, and stays away.
+            let sources: HashSet<Source<'_>> = self.inputs.iter().map(|file| file.origin.source()).collect();
+            of_month(&state.files, self.month).iter().filter(|file| sources.contains(&file.origin.source())).cloned().collect()
         } else {
             // Read after `state`: a roll-up that is in `state` has its run in these events, unless a rewrite has taken it in.
             let events = self.warehouse.refresh(Table::Events).await?;
@@ -266,77 +279,11 @@ impl Plan for MonthPlan<'_> {
             add: self.written.iter().map(|written| written.file.clone()).collect(),
             remove: self.removed.iter().map(|file| file.path.clone()).collect(),
             txns: vec![(app, self.round)],
+            // A merged run stands where its last input stood: what was accepted after that stays behind it.
+            modified: (self.scope == Scope::Runs && self.table == Table::Events)
+                .then(|| self.inputs.iter().map(|file| file.modified).max())
+                .flatten(),
             schema: None,
-        }))
-    }
-}
-
-/// Files of quarantine without some devices' rows.
-struct Erased {
-    removed: Vec<FileEvidence>,
-    written: Vec<Written>,
-}
-
-fn erase_devices(
-    folder: &Path,
-    schema: &SchemaRef,
-    files: &[DataFile],
-    devices: &Arc<Vec<[u8; 16]>>,
-    generation: &str,
-) -> Result<Erased, StoreError> {
-    let mut erased = Erased { removed: Vec::new(), written: Vec::new() };
-    let is_hit = |batch: &RecordBatch| -> Result<Vec<bool>, StoreError> {
-        let found =
-            column(batch, "device")?.as_binary_opt::<i32>().ok_or_else(|| StoreError::Batch("column device is not binary".into()))?;
-        Ok(found
-            .iter()
-            .map(|device| {
-                device.and_then(|device| <[u8; 16]>::try_from(device).ok()).is_some_and(|device| devices.binary_search(&device).is_ok())
-            })
-            .collect())
-    };
-    for file in files {
-        let mut pages = RunReader::new(folder.to_owned(), vec![file.clone()], Arc::clone(schema)).of_devices(Arc::clone(devices));
-        let mut touched = false;
-        while let Some(batch) = pages.next_batch()? {
-            touched |= is_hit(&batch)?.contains(&true);
-        }
-        if !touched {
-            continue;
-        }
-        let first = u32::try_from(erased.written.len()).unwrap_or(u32::MAX);
-        let name = |part: u32| names::settled_path(file.month, generation, first + part, Keys::Kept);
-        let mut writer = RunWriter::new(Table::Quarantine, folder.to_owned(), Arc::clone(schema), false, name);
-        let mut all = RunReader::new(folder.to_owned(), vec![file.clone()], Arc::clone(schema));
-        while let Some(batch) = all.next_batch()? {
-            let kept: BooleanArray = is_hit(&batch)?.into_iter().map(|hit| Some(!hit)).collect();
-            writer.write(&filter_record_batch(&batch, &kept)?)?;
-        }
-        erased.written.extend(writer.finish()?);
-        erased.removed.push(evidence(folder, file)?);
-    }
-    Ok(erased)
-}
-
-/// Replaces some files by others, or finds that it has.
-struct ReplacePlan<'a> {
-    erased: &'a Erased,
-}
-
-#[async_trait]
-impl Plan for ReplacePlan<'_> {
-    async fn decide(&mut self, state: &Arc<LogState>) -> Result<Decision, StoreError> {
-        let Erased { removed, written } = self.erased;
-        let landed = !written.is_empty() && written.iter().all(|written| state.is_live(&written.file.path));
-        if removed.is_empty() || landed {
-            return Ok(Decision::Done);
-        }
-        Ok(Decision::Commit(Change {
-            operation: "rewrite",
-            data_change: true,
-            add: written.iter().map(|written| written.file.clone()).collect(),
-            remove: removed.iter().map(|file| file.path.clone()).collect(),
-            ..Change::default()
         }))
     }
 }

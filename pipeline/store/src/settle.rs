@@ -8,12 +8,12 @@ use ameles_schemas::Table;
 use arrow::array::{Array, AsArray, RecordBatch, new_null_array};
 use arrow::datatypes::TimestampMicrosecondType;
 use hashbrown::HashMap;
-use tokio::sync::mpsc::UnboundedSender;
 
 use crate::append::covered;
-use crate::files::{Rows, RunReader, RunWriter, Written, column, optional_pseudonyms, pseudonyms, to_u128};
+use crate::files::{Rows, RunReader, RunWriter, Written, column, optional_pseudonyms, pseudonyms};
 use crate::merge::{Merger, Next, Place};
 use crate::names::{self, Keys, Origin};
+use crate::progress::Counter;
 use crate::rollup::{links_batch, roll_up};
 use crate::rows::{hash_rows, mix};
 use crate::snapshot::runs;
@@ -30,7 +30,9 @@ pub(crate) struct Job {
     pub(crate) generation: String,
     pub(crate) suppressed: Arc<SuppressionSet>,
     pub(crate) closed: bool,
-    pub(crate) progress: UnboundedSender<u64>,
+    /// The tier of the run that is made where the inputs are but some of the month's runs; without, the month is settled.
+    pub(crate) tier: Option<u32>,
+    pub(crate) progress: Counter,
 }
 
 /// What was written, and what was left out.
@@ -40,6 +42,12 @@ pub(crate) struct Settled {
     pub(crate) rows_after: u64,
     pub(crate) erased: u64,
     pub(crate) duplicates_by: HashMap<Option<String>, u64>,
+}
+
+impl Settled {
+    pub(crate) fn duplicates(&self) -> u64 {
+        self.duplicates_by.values().sum()
+    }
 }
 
 /// A batch's columns as the merge needs them.
@@ -119,7 +127,7 @@ impl Job {
     }
 
     fn read(&self, batch: &RecordBatch) -> Result<(Vec<crate::merge::Key>, Extra), StoreError> {
-        let _ = self.progress.send(batch.num_rows() as u64);
+        self.progress.add(batch.num_rows() as u64);
         let devices = pseudonyms(column(batch, "device")?, "device")?;
         let ts = column(batch, "ts")?
             .as_primitive_opt::<TimestampMicrosecondType>()
@@ -214,7 +222,10 @@ struct Output<'a> {
 impl<'a> Output<'a> {
     fn new(job: &'a Job, keys: Keys) -> Self {
         let writer = |table: Table| {
-            let name = move |part| names::settled_path(job.month, &job.generation, part, keys);
+            let name = move |part| match job.tier {
+                Some(tier) => names::merged_path(job.month, &job.generation, tier, part),
+                None => names::settled_path(job.month, &job.generation, part, keys),
+            };
             (table, RunWriter::new(table, job.warehouse.table_folder(table), job.warehouse.tables().file_schema(table), true, name))
         };
         let writers = job.warehouse.tables().tables().into_iter().filter(|table| *table != Table::Quarantine).map(writer).collect();
@@ -232,11 +243,12 @@ impl<'a> Output<'a> {
             let rows = match table {
                 Table::Events => events,
                 Table::Links => {
-                    for row in 0..rolled.links.num_rows() {
-                        let id = |at: usize| to_u128(rolled.links.column(at).as_binary::<i32>().value(row)).unwrap_or_default();
-                        let days = rolled.links.column(2).as_primitive::<arrow::datatypes::Int32Type>().value(row);
-                        self.links.push((id(0), id(1), days as u32));
-                    }
+                    let id = |name: &str| pseudonyms(column(&rolled.links, name)?, name);
+                    let days = column(&rolled.links, "days")?
+                        .as_primitive_opt::<arrow::datatypes::Int32Type>()
+                        .ok_or_else(|| StoreError::Batch("column days is no number".into()))?;
+                    let pairs = id("user")?.into_iter().zip(id("device")?).zip(days.values());
+                    self.links.extend(pairs.map(|((user, device), days)| (user, device, *days as u32)));
                     continue;
                 }
                 _ => match rolled.of(*table) {

@@ -20,7 +20,7 @@ pub struct DataFile {
     pub rows: u64,
     /// The partition.
     pub month: Month,
-    /// The generation that settled it; none for a batch's own run.
+    /// The generation that settled it; none for a batch's own run and for several of them merged.
     pub settled: Option<String>,
     /// First and last `ts` (`at` for quarantine), where known.
     pub ts: Option<(Timestamp, Timestamp)>,
@@ -31,14 +31,24 @@ pub struct DataFile {
 }
 
 impl DataFile {
-    /// The lease under which a batch wrote it; none once it is settled.
+    /// The lease under which a batch wrote it; none once it is settled or merged.
     pub fn lease(&self) -> Option<&str> {
         match &self.origin {
             Origin::Run { lease, .. } => Some(lease),
-            Origin::Settled { .. } => None,
+            Origin::Settled { .. } | Origin::Merged { .. } => None,
         }
     }
-
+    /// Whether a maintainer wrote it, settling or merging; a batch's own run otherwise.
+    pub fn is_rewritten(&self) -> bool {
+        !matches!(self.origin, Origin::Run { .. })
+    }
+    /// The one sorted run that the file is a part of, where it was written as such.
+    fn generation(&self) -> Option<&str> {
+        match &self.origin {
+            Origin::Settled { generation, .. } | Origin::Merged { generation, .. } => Some(generation),
+            Origin::Run { .. } => None,
+        }
+    }
     /// A file that no log names yet.
     pub(crate) fn unlisted(path: &str, month: Month) -> Self {
         let origin = Origin::Run { lease: String::new(), batch: 0, part: 0 };
@@ -120,12 +130,12 @@ pub(crate) fn one_generation(files: &[DataFile]) -> bool {
     files.iter().all(|file| file.settled.is_some() && file.settled == files[0].settled)
 }
 
-/// Splits a month's files into runs, each sorted as a whole: a settled generation is one run, each other file is one.
+/// Splits a month's files into runs, each sorted as a whole: a settled or merged generation is one run, each other file is one.
 pub(crate) fn runs(files: &[DataFile]) -> Vec<Vec<DataFile>> {
     let mut runs: Vec<Vec<DataFile>> = Vec::new();
     for file in files {
         match runs.last_mut() {
-            Some(run) if file.settled.is_some() && run[0].settled == file.settled => run.push(file.clone()),
+            Some(run) if file.generation().is_some() && run[0].generation() == file.generation() => run.push(file.clone()),
             _ => runs.push(vec![file.clone()]),
         }
     }

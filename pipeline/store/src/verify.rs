@@ -18,6 +18,7 @@ use parquet::file::metadata::PageIndexPolicy;
 use serde::{Deserialize, Serialize};
 
 use crate::StoreError;
+use crate::progress::{Counter, counted};
 
 /// What a scan found, and where it looked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +46,7 @@ pub struct Finding {
     pub what: String,
 }
 
-/// Told the bytes of each file that has been scanned.
+/// Told how many bytes have been scanned since it was told last.
 pub type ScanProgress<'a> = &'a (dyn Fn(u64) + Send + Sync);
 
 /// Decodes every Parquet file found on disk, referenced or not, and searches the bytes of every file for the subjects' pseudonyms, binary, in hex and in base64.
@@ -54,22 +55,18 @@ pub type ScanProgress<'a> = &'a (dyn Fn(u64) + Send + Sync);
 /// When a file cannot be read or decoded: then nothing is certain.
 pub async fn scan_for(root: &Path, subjects: &[Subject], progress: ScanProgress<'_>) -> Result<ScanReport, StoreError> {
     let (root, needles) = (root.to_owned(), Needles::new(subjects));
-    let (sender, mut scanned) = tokio::sync::mpsc::unbounded_channel();
-    let running = tokio::task::spawn_blocking(move || {
+    let scan = move |scanned: Counter| {
         let mut report = ScanReport::default();
         let mut files = Vec::new();
         walk(&root, &mut files)?;
         for path in files {
             let before = report.bytes;
             scan_file(&root, &path, &needles, &mut report)?;
-            let _ = sender.send(report.bytes - before);
+            scanned.add(report.bytes - before);
         }
         Ok(report)
-    });
-    while let Some(bytes) = scanned.recv().await {
-        progress(bytes);
-    }
-    running.await?
+    };
+    counted(scan, progress).await
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), StoreError> {

@@ -1,11 +1,15 @@
 //! The warehouse against a model in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod compaction;
 mod crashes;
 mod erasure;
+pub(crate) mod forgetful;
 mod laws;
 mod life;
 mod positions;
+mod power;
 mod reads;
+mod simulation;
 mod speed;
 pub(crate) mod support;

@@ -122,3 +122,56 @@ async fn speed_of_a_month_of_3_million_events() {
         report.findings.len()
     );
 }
+
+/// Commits a second into one month while it is looked after as `serve` does: `AMELES_APPENDS` of them, 3,600 unless told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes"]
+async fn files_and_write_amplification_of_an_hour_of_commits() {
+    const ROWS: u64 = 500;
+    let appends: u64 = std::env::var("AMELES_APPENDS").map_or(3_600, |text| text.parse().unwrap());
+    let temporary = tempfile::tempdir().unwrap();
+    let warehouse = Warehouse::create(temporary.path(), tables()).await.unwrap();
+    let random = SeededRandom::new(1);
+    let july = month("2018-07");
+    let writing = {
+        let (warehouse, random) = (warehouse.clone(), SeededRandom::new(2));
+        tokio::spawn(async move {
+            let mut lease = warehouse.lease(&random).await.unwrap();
+            let suppressed = Suppressed::default();
+            let (mut slowest, began) = (0.0_f64, Instant::now());
+            for number in 0..appends {
+                let events = vec![(july, many(july, ROWS, number * ROWS))];
+                let at = Instant::now();
+                lease.append(Append { events, ..Append::default() }, &suppressed).await.unwrap();
+                slowest = slowest.max(at.elapsed().as_secs_f64());
+            }
+            (began.elapsed().as_secs_f64(), slowest)
+        })
+    };
+    let mut maintainer = warehouse.try_maintainer(&random).await.unwrap().unwrap();
+    let clock = Arc::new(ameles_core::SystemClock) as ameles_core::SharedClock;
+    let suppressed = Suppressed::default();
+    let (mut most, mut merges, mut rewritten, mut merging) = ([0; Table::ALL.len()], 0, 0, 0.0);
+    loop {
+        let ended = writing.is_finished();
+        let files = |snapshot: &crate::Snapshot| Table::ALL.map(|table| snapshot.files(table).len());
+        let before = files(&*warehouse.snapshot().await.unwrap());
+        most.iter_mut().zip(before).for_each(|(most, now)| *most = now.max(*most));
+        let at = Instant::now();
+        let done = maintainer.compact_month(july, 16, &suppressed, &|_| {}).await.unwrap();
+        merging += at.elapsed().as_secs_f64();
+        (merges, rewritten) = (merges + done.merges, rewritten + done.rows);
+        maintainer.purge(0, &clock).await.unwrap();
+        if ended {
+            let (seconds, slowest) = writing.await.unwrap();
+            eprintln!("{appends} appends of {ROWS} rows: {seconds:.1} s, the slowest {slowest:.3} s");
+            eprintln!(
+                "{merges} merges in {merging:.1} s, {rewritten} rows rewritten: {:.2} per row",
+                rewritten as f64 / (appends * ROWS) as f64
+            );
+            eprintln!("files at most {most:?}, at the end {:?} of {:?}", files(&*warehouse.snapshot().await.unwrap()), Table::ALL);
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+}

@@ -169,6 +169,17 @@ pub(super) fn suppress(sequence: u64, devices: &[u32], users: &[u32]) -> Suppres
     )
 }
 
+/// Devices whose erasure is complete.
+pub(super) fn carried_out(sequence: u64, devices: &[u32]) -> SuppressionSet {
+    let entry = |number: &u32| SuppressionEntry {
+        subject: SuppressedSubject::Device(device(*number)),
+        received: Timestamp::MAX,
+        pending: false,
+        lifted_from: None,
+    };
+    SuppressionSet::new(sequence, devices.iter().map(entry))
+}
+
 pub(super) struct World {
     pub(super) folder: tempfile::TempDir,
     pub(super) warehouse: Warehouse,

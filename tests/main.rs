@@ -7,6 +7,8 @@ mod canary;
 mod crash;
 mod erasure;
 mod files;
+mod http_load;
+mod load;
 mod metrics;
 mod readers;
 mod server;

@@ -8,6 +8,8 @@ mod crash;
 mod erasure;
 mod files;
 mod kafka;
+mod http_load;
+mod load;
 mod metrics;
 mod readers;
 mod server;

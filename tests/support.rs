@@ -132,6 +132,10 @@ pub struct Server {
 }
 
 impl Server {
+    /// `127.0.0.1` and the port.
+    pub fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }

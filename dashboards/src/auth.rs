@@ -88,7 +88,8 @@ async fn identify(method: &Method, headers: &HeaderMap, state: &ServerState) -> 
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(ApiError::Unauthorized);
         }
-        let principal = state.ledger().verify_token(token.trim()).await?.ok_or(ApiError::Unauthorized)?;
+        let principal =
+            state.tokens.verify(state.ledger(), token.trim()).await.map_err(ApiError::internal)?.ok_or(ApiError::Unauthorized)?;
         return Ok((principal, false));
     }
     let principal = by_session(headers, state).await?.ok_or(ApiError::Unauthorized)?;

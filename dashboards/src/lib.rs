@@ -14,6 +14,7 @@ mod serve;
 mod session;
 mod state;
 mod telemetry;
+mod tokens;
 
 pub use error::ApiError;
 pub use routes::router;

@@ -8,6 +8,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tokio::sync::Semaphore;
 
 use crate::{ApiError, ServerState};
 
@@ -17,7 +18,16 @@ const PAGE_POLICY: &str =
 
 /// Lets a bounded number of requests in, each for a bounded time.
 pub(crate) async fn bounded(State(state): State<Arc<ServerState>>, request: Request, next: Next) -> Response {
-    let Ok(_place) = state.requests.try_acquire() else {
+    within(&state, &state.requests, request, next).await
+}
+
+/// The same for requests that bring events.
+pub(crate) async fn bounded_events(State(state): State<Arc<ServerState>>, request: Request, next: Next) -> Response {
+    within(&state, &state.events, request, next).await
+}
+
+async fn within(state: &ServerState, places: &Semaphore, request: Request, next: Next) -> Response {
+    let Ok(_place) = places.try_acquire() else {
         return ApiError::Busy("too many requests are at work; try again in a moment".to_owned()).into_response();
     };
     let seconds = state.limits().request_s_max;

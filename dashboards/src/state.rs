@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::ApiError;
 use crate::session::Sessions;
 use crate::telemetry::Telemetry;
+use crate::tokens::TokenDesk;
 
 /// Bounds of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +26,10 @@ pub struct ServerLimits {
     pub body_bytes_max: usize,
     /// The longest SQL statement, in bytes.
     pub sql_bytes_max: usize,
-    /// The most requests at work at once.
+    /// The most requests at work at once, but those that bring events.
     pub requests_max: usize,
+    /// The most requests at once that bring events: they mostly wait for their commit.
+    pub events_max: usize,
     /// The most queries at work at once; more are answered with 429 after `query_wait_ms`.
     pub queries_max: usize,
     /// How long a query waits for its turn, in milliseconds.
@@ -46,6 +49,7 @@ impl Default for ServerLimits {
             body_bytes_max: 1 << 20,
             sql_bytes_max: 64 << 10,
             requests_max: 256,
+            events_max: 4_096,
             queries_max: 8,
             query_wait_ms: 5_000,
             request_s_max: 120,
@@ -94,6 +98,8 @@ pub struct ServerState {
     pub(crate) sessions: Sessions<Principal>,
     pub(crate) telemetry: Telemetry,
     pub(crate) requests: Semaphore,
+    pub(crate) events: Semaphore,
+    pub(crate) tokens: TokenDesk,
     queries: Semaphore,
     pub(crate) report_run: Semaphore,
 }
@@ -107,6 +113,8 @@ impl ServerState {
             sessions: Sessions::new(limits.sessions_max, limits.session_s),
             telemetry: Telemetry::default(),
             requests: Semaphore::new(limits.requests_max),
+            events: Semaphore::new(limits.events_max),
+            tokens: TokenDesk::default(),
             queries: Semaphore::new(limits.queries_max),
             report_run: Semaphore::new(1),
         })

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ameles_ingest::{BodyFormat, Reply, SubmitError};
+use ameles_ingest::{BodyFormat, Reply, Room, SubmitError};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, header};
 use serde_json::{Value, json};
 
 use crate::auth::{Caller, Ingest};
+use crate::body::Hold;
 use crate::{ApiError, ServerState, body, error};
 
 pub(crate) async fn submit(
@@ -21,8 +22,19 @@ pub(crate) async fn submit(
     let collector = state.parts.collector.as_ref().ok_or_else(|| ApiError::Unavailable("this process takes no events".to_owned()))?;
     let format = format(&headers)?;
     let limit = state.limits().events_bytes_max;
-    let bytes = body::read_decoded(&headers, body, limit).await?;
-    let reply = collector.submit(bytes, format, &caller.principal).await.map_err(|refused| match refused {
+    let room = collector.room().map_err(refusal)?;
+    let (bytes, room) = body::read_decoded(&headers, body, limit, room).await?;
+    Ok(Json(collector.submit(bytes, format, &caller.principal, room).await.map_err(refusal)?))
+}
+
+impl Hold for Room {
+    fn hold(&mut self, bytes: usize) -> Result<(), ApiError> {
+        self.grow(bytes).map_err(refusal)
+    }
+}
+
+fn refusal(refused: SubmitError) -> ApiError {
+    match refused {
         SubmitError::Busy => ApiError::Busy(refused.to_string()),
         SubmitError::TooLarge { max, .. } => ApiError::TooLarge { limit: max },
         SubmitError::Stopping => ApiError::Unavailable(refused.to_string()),
@@ -30,8 +42,7 @@ pub(crate) async fn submit(
             tracing::error!(cause = %error::chain(cause.as_ref()), "events could not be stored");
             ApiError::Unavailable("the events could not be stored; send them again".to_owned())
         }
-    })?;
-    Ok(Json(reply))
+    }
 }
 
 /// By media type; without one that tells, by the body's first character.

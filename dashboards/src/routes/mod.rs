@@ -206,6 +206,9 @@ pub(crate) const OPERATIONS: [Operation; 20] = [
 /// Probes, which must be answered when all places are taken.
 const UNBOUNDED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
+/// Has places of its own: who sends events must not keep others out, nor the other way round.
+const EVENTS: &str = "/v1/events";
+
 /// The largest form.
 const FORM_BYTES_MAX: usize = 16 << 10;
 
@@ -216,16 +219,21 @@ pub fn router(state: Arc<ServerState>) -> Router {
         .route("/login", get(page::login_form).post(page::login))
         .route("/logout", post(page::logout))
         .route("/assets/style.css", get(page::style));
+    let mut events = Router::new();
     let mut unbounded = Router::new();
     for operation in &OPERATIONS {
         if UNBOUNDED.contains(&operation.path) {
             unbounded = unbounded.route(operation.path, (operation.handler)());
+        } else if operation.path == EVENTS {
+            events = events.route(operation.path, (operation.handler)());
         } else {
             bounded = bounded.route(operation.path, (operation.handler)());
         }
     }
     let bounded = bounded.layer(DefaultBodyLimit::max(FORM_BYTES_MAX)).layer(from_fn_with_state(Arc::clone(&state), middleware::bounded));
+    let events = events.layer(from_fn_with_state(Arc::clone(&state), middleware::bounded_events));
     bounded
+        .merge(events)
         .merge(unbounded)
         .fallback(|| async { ApiError::NotFound("there is nothing here; /openapi.json lists what there is".to_owned()) })
         .method_not_allowed_fallback(method_not_allowed)

@@ -26,7 +26,7 @@ pub(crate) async fn run(
     body: Body,
 ) -> Result<Response, ApiError> {
     let format = accepted_format(&headers)?;
-    let bytes = body::read_decoded(&headers, body, state.limits().sql_bytes_max).await?;
+    let (bytes, ()) = body::read_decoded(&headers, body, state.limits().sql_bytes_max, ()).await?;
     let sql = statement(&headers, &bytes)?;
     let guard = state.guard(&caller.principal, None)?;
     let sql = sql.as_str();

@@ -81,3 +81,19 @@ async fn other_schemes_and_methods_are_told_what_is_right() {
     let nowhere = home.send(ask("GET", "/v1/nothing", None).body(Body::empty()).unwrap()).await;
     assert_eq!((nowhere.status, nowhere.json()["error"].as_str()), (StatusCode::NOT_FOUND, Some("not_found")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_at_once_are_each_told_who_they_are() {
+    let home = Home::new().await;
+    let [good, other] = [home.token(Role::Analyst, None).await, home.token(Role::Ingest, None).await];
+    let bad = format!("ameles_{}", "A".repeat(43));
+    let statuses = async || {
+        let asked = (0..300).map(|at| home.get("/v1/metrics", [&good, &other, &bad][at % 3]));
+        futures::future::join_all(asked).await.iter().map(|answer| answer.status.as_u16()).collect::<Vec<_>>()
+    };
+    assert_eq!(statuses().await, [200, 403, 401].repeat(100));
+    for token in home.state.ledger().list_tokens().await.unwrap() {
+        home.state.ledger().revoke_token(&token.name, "test").await.unwrap();
+    }
+    assert_eq!(statuses().await, [401, 401, 401].repeat(100), "also who asked a moment ago");
+}

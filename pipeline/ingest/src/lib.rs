@@ -29,7 +29,7 @@ mod testing;
 mod undeclared;
 mod watermark;
 
-pub use collector::{BodyFormat, Collector, CollectorOptions, LineError, Reply, SubmitError};
+pub use collector::{BodyFormat, Collector, CollectorOptions, LineError, Reply, Room, SubmitError};
 pub use duplicates::{Checked, DuplicateError, DuplicateMemory};
 pub use env::{EnvParts, IngestEnv};
 pub use error::IngestError;

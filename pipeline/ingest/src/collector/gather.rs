@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::{BodyFormat, CollectorOptions, Inner, Reply, SubmitError};
+use super::{BodyFormat, CollectorOptions, Inner, Reply, Room, SubmitError};
 use crate::IngestError;
 use crate::admission::View;
 use crate::batch::Part;
@@ -36,7 +36,7 @@ pub(super) struct Waiting {
 /// Whom to answer; the body's place in the queue is given back with the answer.
 pub(super) struct Answer {
     pub(super) sender: oneshot::Sender<Result<Reply, SubmitError>>,
-    pub(super) room: OwnedSemaphorePermit,
+    pub(super) room: Room,
 }
 
 impl Answer {

@@ -12,7 +12,7 @@ use ameles_core::Tally;
 use ameles_ledger::Principal;
 use bytes::Bytes;
 use serde::Serialize;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::admission::{View, Worker};
@@ -108,6 +108,31 @@ pub enum SubmitError {
     Failed(Arc<IngestError>),
 }
 
+/// A body's place in the queue, given back when it is dropped.
+#[derive(Debug)]
+pub struct Room {
+    held: OwnedSemaphorePermit,
+    all: Arc<Semaphore>,
+    units_max: usize,
+}
+
+impl Room {
+    /// Makes it a place for a body of so many bytes.
+    ///
+    /// # Errors
+    /// [`SubmitError::Busy`] when too much is waiting.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), SubmitError> {
+        // A body that is larger than the queue takes all of it.
+        let wanted = (bytes / UNIT_BYTES + 1).min(self.units_max);
+        let more = wanted.saturating_sub(self.held.num_permits());
+        if more > 0 {
+            let more = u32::try_from(more).map_err(|_| SubmitError::Busy)?;
+            self.held.merge(Arc::clone(&self.all).try_acquire_many_owned(more).map_err(|_| SubmitError::Busy)?);
+        }
+        Ok(())
+    }
+}
+
 /// Takes events over HTTP. Cheap to clone.
 #[derive(Clone)]
 pub struct Collector {
@@ -153,26 +178,41 @@ impl Collector {
         Ok(Self { inner, tasks: Arc::new(tokio::sync::Mutex::new(tasks)) })
     }
 
-    /// Decodes, admits and stores a body; returns once its events are durable.
+    /// A place for a body, before its first byte is read.
+    ///
+    /// # Errors
+    /// [`SubmitError::Busy`] when too much is waiting, [`SubmitError::Stopping`].
+    pub fn room(&self) -> Result<Room, SubmitError> {
+        if lock(&self.inner.queue).is_none() {
+            return Err(SubmitError::Stopping);
+        }
+        let held = Arc::clone(&self.inner.room).try_acquire_owned().map_err(|_| SubmitError::Busy)?;
+        Ok(Room { held, all: Arc::clone(&self.inner.room), units_max: self.inner.room_units })
+    }
+
+    /// Decodes, admits and stores a body, which has its `room`; returns once its events are durable.
     ///
     /// # Errors
     /// See [`SubmitError`].
-    pub async fn submit(&self, body: Bytes, format: BodyFormat, principal: &Principal) -> Result<Reply, SubmitError> {
-        self.submit_for(body, format, principal.partner()).await
+    pub async fn submit(&self, body: Bytes, format: BodyFormat, principal: &Principal, room: Room) -> Result<Reply, SubmitError> {
+        self.submit_in(body, format, principal.partner(), room).await
     }
 
-    /// As [`Self::submit`], for whoever may speak for `only_partner`, or for all.
+    /// As [`Self::submit`], for whoever may speak for `only_partner`, or for all, without room yet.
     ///
     /// # Errors
     /// See [`SubmitError`].
     pub async fn submit_for(&self, body: Bytes, format: BodyFormat, only_partner: Option<&str>) -> Result<Reply, SubmitError> {
+        let room = self.room()?;
+        self.submit_in(body, format, only_partner, room).await
+    }
+
+    async fn submit_in(&self, body: Bytes, format: BodyFormat, only_partner: Option<&str>, mut room: Room) -> Result<Reply, SubmitError> {
         let max = self.inner.env.limits.body_bytes_max;
         if body.len() > max {
             return Err(SubmitError::TooLarge { bytes: body.len(), max });
         }
-        let units = (body.len() / UNIT_BYTES + 1).min(self.inner.room_units);
-        let units = u32::try_from(units).map_err(|_| SubmitError::Busy)?;
-        let room = Arc::clone(&self.inner.room).try_acquire_many_owned(units).map_err(|_| SubmitError::Busy)?;
+        room.grow(body.len())?;
         let queue = lock(&self.inner.queue).clone().ok_or(SubmitError::Stopping)?;
         let (sender, answered) = oneshot::channel();
         let answer = Answer { sender, room };

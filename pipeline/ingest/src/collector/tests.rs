@@ -108,3 +108,99 @@ async fn too_much_at_once_is_busy_and_many_requests_share_commits() {
     let rest = collector.submit_for(lines(90_000, 1).into(), BodyFormat::Ndjson, None).await.unwrap();
     assert_eq!(rest.tally.accepted(), 1, "the room was given back");
 }
+
+/// `count` events of today, one device each, from the `first`.
+fn todays(first: usize, count: usize) -> String {
+    (first..first + count).map(|number| line(&format!("d{number}"), &format!("e{number}"), TODAY, "wake", json!({}))).collect()
+}
+
+async fn accepted(collector: &Collector, body: String) -> u64 {
+    collector.submit_for(body.into(), BodyFormat::Ndjson, None).await.unwrap().tally.accepted()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_a_source_over_reads_what_others_have_committed_since() {
+    let home = Home::new().await;
+    let first = start(&home).await;
+    assert_eq!(accepted(&first, todays(0, 40)).await, 40);
+    // An old day, which need not be remembered.
+    assert_eq!(accepted(&first, wake("old", "2018-07-03T00:00:00Z", json!({}))).await, 1);
+    let mut memory = recent::remember(&home.env, 1 << 20).await.unwrap();
+    assert_eq!(memory.len(), 40);
+    assert_eq!(accepted(&first, todays(40, 7)).await, 7);
+    let snapshot = home.warehouse.snapshot().await.unwrap();
+    let lease = snapshot.files(ameles_schemas::Table::Events)[0].lease().unwrap().to_owned();
+    let second = start(&home).await;
+    assert_eq!(accepted(&second, todays(47, 3)).await, 3);
+    let before = memory.read_until;
+    recent::catch_up(&home.env, &mut memory, Some(&lease)).await.unwrap();
+    assert_eq!(memory.len(), 43, "what the other wrote, less one's own");
+    memory.read_until = before;
+    recent::catch_up(&home.env, &mut memory, None).await.unwrap();
+    assert_eq!(memory.len(), 50);
+    let device = |number: usize| home.device(&format!("d{number}"));
+    let request = ameles_ledger::NewRequest {
+        subjects: vec![(1, ameles_core::Subject::Device(device(3)))],
+        kind: ameles_core::SubjectKind::Device,
+        regulation: "gdpr".to_owned(),
+        received: at("2018-07-20T11:00:00Z"),
+        due: at("2018-08-20T11:00:00Z"),
+        reference: None,
+        actor: "test".to_owned(),
+    };
+    home.ledger.submit(request).await.unwrap();
+    assert_eq!(recent::remember(&home.env, 1 << 20).await.unwrap().len(), 49, "a pending subject's events are not read");
+    let spill = home.warehouse.root().join("_ameles/spill");
+    assert_eq!(std::fs::read_dir(spill).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_whose_commit_failed_after_it_had_landed_are_not_doubled() {
+    let home = Home::new().await;
+    let collector = start(&home).await;
+    assert_eq!(accepted(&collector, todays(0, 5)).await, 5);
+    // The commit to `events` lands, and the roll-up after it fails.
+    let log = home.warehouse.root().join("activity/_delta_log");
+    let aside = home.path("aside");
+    std::fs::rename(&log, &aside).unwrap();
+    std::fs::write(&log, "no folder").unwrap();
+    let failed = collector.submit_for(todays(5, 5).into(), BodyFormat::Ndjson, None).await;
+    assert!(matches!(failed, Err(SubmitError::Failed(_))), "{failed:?}");
+    std::fs::remove_file(&log).unwrap();
+    std::fs::rename(&aside, &log).unwrap();
+    let again = collector.submit_for(todays(5, 5).into(), BodyFormat::Ndjson, None).await.unwrap();
+    assert_eq!((again.tally.accepted(), again.tally.rejected(Reason::Duplicate)), (0, 5));
+    assert_eq!(home.events().await.len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_taken_while_recent_events_cannot_be_remembered() {
+    let home = Home::new().await;
+    let options = CollectorOptions { duplicates_bytes_max: 16 << 10, ..CollectorOptions::default() };
+    let collector = Collector::start(Arc::clone(&home.env), options).await.unwrap();
+    let spill = home.warehouse.root().join("_ameles/spill");
+    std::fs::remove_dir(&spill).unwrap();
+    assert_eq!(accepted(&collector, todays(0, 2_000)).await, 2_000, "stored, and kept in memory over its bound");
+    let refused = collector.submit_for(todays(2_000, 1).into(), BodyFormat::Ndjson, None).await;
+    assert!(matches!(refused, Err(SubmitError::Failed(_))), "{refused:?}");
+    std::fs::create_dir(&spill).unwrap();
+    let again = collector.submit_for(todays(0, 2_001).into(), BodyFormat::Ndjson, None).await.unwrap();
+    assert_eq!((again.tally.accepted(), again.tally.rejected(Reason::Duplicate)), (1, 2_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_is_for_what_has_come_and_given_back() {
+    let home = Home::new().await;
+    let options = CollectorOptions { queue_bytes_max: 100 << 10, ..CollectorOptions::default() };
+    let collector = Collector::start(Arc::clone(&home.env), options).await.unwrap();
+    let mut rooms: Vec<Room> = (0..2).map(|_| collector.room().unwrap()).collect();
+    rooms[0].grow(60 << 10).unwrap();
+    assert!(matches!(rooms[1].grow(50 << 10), Err(SubmitError::Busy)));
+    rooms.remove(0);
+    rooms[0].grow(1 << 20).unwrap();
+    assert!(matches!(collector.room(), Err(SubmitError::Busy)), "a body larger than the queue takes all of it");
+    drop(rooms);
+    assert_eq!(accepted(&collector, todays(0, 1)).await, 1);
+    collector.stop().await;
+    assert!(matches!(collector.room(), Err(SubmitError::Stopping)));
+}

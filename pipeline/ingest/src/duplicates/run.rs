@@ -186,7 +186,7 @@ mod tests {
         let folder = SpillFolder::open(temporary.path()).unwrap();
         let mut page = Page::default();
         // 1,000 under one leading half, so that three pages begin with it.
-        let number = |at: u128| ((at / 1_000 + 1) << 64) | (at % 1_000) * 2;
+        let number = |at: u128| ((at / 1_000 + 1) << 64) | ((at % 1_000) * 2);
         for bits in [0, 16] {
             let mut writer = RunWriter::new(3_000, bits, 0, &folder).unwrap();
             (0..3_000).for_each(|at| writer.push(number(at)).unwrap());

@@ -20,7 +20,7 @@ mod validate;
 use std::sync::Arc;
 
 use ameles_core::{Reason, Timestamp};
-use ameles_schemas::{Contract, FieldKind};
+use ameles_schemas::Contract;
 
 use zeroize::Zeroize;
 

@@ -34,7 +34,7 @@ struct Texts {
 }
 
 impl Memo {
-    /// The number of a text of 1 to 16 bytes, see [`short_text`](super::scan::short_text).
+    /// The number of a text of 1 to 16 bytes, see [`short_text`](super::literal::short_text).
     #[inline(always)]
     pub(super) fn short(&self, field: usize, text: u128) -> Option<u32> {
         let texts = self.fields.get(field)?;
@@ -133,7 +133,7 @@ const fn place(text: u128, places: usize) -> usize {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::decode::scan::short_text;
+    use crate::decode::literal::short_text;
     use proptest::prelude::*;
 
     fn find(memo: &Memo, field: usize, text: &str) -> Option<u32> {

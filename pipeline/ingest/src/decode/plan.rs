@@ -3,7 +3,7 @@
 use ameles_schemas::{Contract, FieldKind};
 
 use super::bit;
-use super::scan::Literal;
+use super::literal::Literal;
 use super::validate::Quick;
 
 /// A declared object: which keys it may have.

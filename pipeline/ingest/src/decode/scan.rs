@@ -3,6 +3,7 @@
 //! checked and skipped.
 
 use super::lanes::{LANES, special};
+use super::literal::Literal;
 
 /// The line is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,68 +42,6 @@ pub(crate) struct Scanner<'a> {
 
 /// So many digits fit 64 bits whatever they are.
 const EXACT_DIGITS: usize = 18;
-/// Bytes compared at once.
-const WORD_BYTES: usize = 16;
-
-/// How something between values is most often written, as `,"key":`, to be compared as a whole.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Literal {
-    words: [u128; 2],
-    masks: [u128; 2],
-    /// None where it is too long, or has to be escaped.
-    len: usize,
-}
-
-impl Literal {
-    /// What is never there.
-    pub(crate) const NONE: Self = Self { words: [0; 2], masks: [0; 2], len: 0 };
-
-    /// A key, with what comes before its first quote and after its last one.
-    pub(crate) fn of_key(before: &str, key: &str, after: &str) -> Self {
-        let written = format!("{before}\"{key}\"{after}");
-        let plain = !key.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
-        if !plain || written.len() > 2 * WORD_BYTES {
-            return Self::NONE;
-        }
-        let mut bytes = [0; 2 * WORD_BYTES];
-        bytes[..written.len()].copy_from_slice(written.as_bytes());
-        let words = [0, WORD_BYTES].map(|at| word(&bytes, at).unwrap_or_default());
-        let masks = words.map(|word| word.to_le_bytes().map(|byte| if byte == 0 { 0 } else { u8::MAX })).map(u128::from_le_bytes);
-        Self { words, masks, len: written.len() }
-    }
-}
-
-/// The 16 bytes at `at`, where there are as many.
-#[inline(always)]
-fn word(bytes: &[u8], at: usize) -> Option<u128> {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map(|chunk| u128::from_le_bytes(*chunk))
-}
-
-/// The text `bytes[start..end]` of 1 to 16 bytes as a number; what comes after it is zero.
-#[inline(always)]
-pub(crate) fn short_text(bytes: &[u8], start: usize, end: usize) -> Option<u128> {
-    /// All bits of so many bytes; no text is empty here.
-    const MASKS: [Option<u128>; WORD_BYTES + 1] = {
-        let mut masks = [None; WORD_BYTES + 1];
-        let mut len = 1;
-        while len <= WORD_BYTES {
-            masks[len] = Some(u128::MAX >> ((WORD_BYTES - len) * 8));
-            len += 1;
-        }
-        masks
-    };
-    let mask = (*MASKS.get(end.wrapping_sub(start))?)?;
-    let whole = match word(bytes, start) {
-        Some(word) => word,
-        // Too near the end of the line: the bytes before it are shifted out.
-        None => {
-            let at = bytes.len().checked_sub(WORD_BYTES)?;
-            word(bytes, at)? >> ((start - at) * 8)
-        }
-    };
-    Some(whole & mask)
-}
-
 /// What of the 16 bytes from `at` is no plain text; nothing where the whole text is shorter.
 #[inline(always)]
 fn specials(bytes: &[u8], at: usize) -> u32 {
@@ -173,16 +112,9 @@ impl<'a> Scanner<'a> {
     /// Takes what stands right here if it is this.
     #[inline(always)]
     pub(crate) fn literal(&mut self, literal: &Literal) -> bool {
-        let bytes = self.text.as_bytes();
-        let is = |part: usize| {
-            let found = word(bytes, self.at + part * WORD_BYTES).map(|word| (word ^ literal.words[part]) & literal.masks[part]);
-            found == Some(0)
-        };
-        let found = literal.len > 0 && is(0) && (literal.len <= WORD_BYTES || is(1));
-        if found {
-            self.at += literal.len;
-        }
-        found
+        let len = literal.len_at(self.text.as_bytes(), self.at);
+        self.at += len;
+        len > 0
     }
 
     /// Whether an array just entered (`first`) or after a value has one more element.

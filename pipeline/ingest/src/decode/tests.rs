@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 use super::*;
+use ameles_schemas::FieldKind;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 

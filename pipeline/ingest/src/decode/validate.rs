@@ -3,7 +3,7 @@
 use ameles_core::Reason;
 use ameles_schemas::{Checks, Contract, Field, FieldKind, Role, Transform};
 
-use super::scan::short_text;
+use super::literal::short_text;
 use super::{Decoder, Known, Rejection, Scratch, Slot, parse_time};
 
 /// A whole number in an `f64` is exact below this.

@@ -79,7 +79,8 @@ fn put_group(out: &mut Vec<u8>, group: &[u32; 8], width: u32) {
         let packed = group.iter().rev().fold(0_u64, |packed, code| packed << width | u64::from(*code));
         out.extend(packed.to_le_bytes().iter().take(width as usize));
     } else if width <= 16 {
-        let packed = group.iter().rev().fold(0_u128, |packed, code| packed << width | u128::from(*code));
+        let four = |codes: &[u32]| codes.iter().rev().fold(0_u64, |packed, code| packed << width | u64::from(*code));
+        let packed = u128::from(four(&group[..4])) | u128::from(four(&group[4..])) << (4 * width);
         out.extend(packed.to_le_bytes().iter().take(width as usize));
     } else {
         let (mut packed, mut bits) = (0_u64, 0);

@@ -45,8 +45,15 @@ impl PageRows {
         if self.nulls.is_none() {
             return &of_row_group[self.rows.clone()];
         }
+        // Without branches: nulls may be anywhere.
         scratch.clear();
-        self.valid().for_each(|rows| scratch.extend_from_slice(&of_row_group[rows]));
+        scratch.extend_from_slice(&of_row_group[self.rows.clone()]);
+        let mut valid = 0;
+        for (row, is_valid) in self.nulls.iter().flatten().enumerate() {
+            scratch[valid] = scratch[row];
+            valid += usize::from(is_valid);
+        }
+        scratch.truncate(valid);
         scratch
     }
 
@@ -97,17 +104,16 @@ fn extent<V: Ord + Copy>(values: &[V]) -> Option<(V, V)> {
 /// The different numbers, ascending, and the place of each row's among them; none where they are too far apart or too many.
 fn codes_of<T: ArrowPrimitiveType<Native = i64>>(column: &PrimitiveArray<T>) -> Option<(Vec<i64>, Vec<u32>)> {
     const EXTENT_MAX: u64 = 1 << 16;
-    let all = PageRows::new(0..column.len(), column.nulls());
-    let values = column.values();
-    let extents = all.valid().filter_map(|rows| extent(&values[rows]));
-    let (least, greatest) = extents.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))?;
+    let mut scratch = Vec::new();
+    let valid = PageRows::new(0..column.len(), column.nulls()).values(column.values(), &mut scratch);
+    let (least, greatest) = extent(valid)?;
     let extent = greatest.abs_diff(least);
     if extent >= EXTENT_MAX {
         return None;
     }
     let place = |value: i64| value.wrapping_sub(least) as usize;
     let mut used = vec![false; extent as usize + 1];
-    all.valid().for_each(|rows| values[rows].iter().for_each(|value| used[place(*value)] = true));
+    valid.iter().for_each(|value| used[place(*value)] = true);
     let entries: Vec<i64> = used.iter().zip(least..).filter(|(used, _)| **used).map(|(_, value)| value).collect();
     if entries.len() > 16 + column.len() / 8 {
         return None;
@@ -116,10 +122,8 @@ fn codes_of<T: ArrowPrimitiveType<Native = i64>>(column: &PrimitiveArray<T>) -> 
     for (rank, entry) in entries.iter().enumerate() {
         ranks[place(*entry)] = rank as u32;
     }
-    let mut codes = vec![0; column.len()];
-    for rows in all.valid() {
-        codes[rows.clone()].iter_mut().zip(&values[rows]).for_each(|(code, value)| *code = ranks[place(*value)]);
-    }
+    // What stands in a row without value does not matter.
+    let codes = column.values().iter().map(|value| ranks.get(place(*value)).copied().unwrap_or_default()).collect();
     Some((entries, codes))
 }
 
@@ -198,8 +202,19 @@ fn put_plain<T: ByteArrayType<Offset = i32>>(out: &mut Vec<u8>, column: &Generic
     let mut total = 0;
     for row in page.valid().flatten() {
         let value = bytes_of(column, row);
-        out.extend_from_slice(&(value.len() as u32).to_le_bytes());
-        out.extend_from_slice(value);
+        match <&[u8; 16]>::try_from(value) {
+            // At once, as pseudonyms are.
+            Ok(pseudonym) => {
+                let mut both = [0; 20];
+                both[..4].copy_from_slice(&16_u32.to_le_bytes());
+                both[4..].copy_from_slice(pseudonym);
+                out.extend_from_slice(&both);
+            }
+            Err(_) => {
+                out.extend_from_slice(&(value.len() as u32).to_le_bytes());
+                out.extend_from_slice(value);
+            }
+        }
         total += value.len();
     }
     total
@@ -228,7 +243,35 @@ fn put_lengths_of(out: &mut Vec<u8>, lengths: &[i32]) {
     }
 }
 
+/// The values of a page that are 16 bytes each, as pseudonyms are.
+fn pseudonyms_of<'a, T: ByteArrayType<Offset = i32>>(column: &'a GenericByteArray<T>, page: &PageRows) -> Option<&'a [[u8; 16]]> {
+    let offsets = &column.value_offsets()[page.rows.start..=page.rows.end];
+    let all_16 = page.nulls.is_none() && offsets.windows(2).fold(0, |differs, pair| differs | ((pair[1] - pair[0]) ^ 16)) == 0;
+    all_16.then(|| column.value_data()[offsets[0] as usize..offsets[page.rows.len()] as usize].as_chunks().0)
+}
+
+/// Rows whose value is not that of the row before.
+fn changes(values: &[[u8; 16]]) -> impl Iterator<Item = usize> + '_ {
+    let differ = values.windows(2).enumerate().filter(|(_, pair)| u128::from_le_bytes(pair[0]) != u128::from_le_bytes(pair[1]));
+    (0..values.len().min(1)).chain(differ.map(|(row, _)| row + 1))
+}
+
 fn put_prefixes<T: ByteArrayType<Offset = i32>>(out: &mut Vec<u8>, column: &GenericByteArray<T>, page: &PageRows) -> usize {
+    if let Some(values) = pseudonyms_of(column, page) {
+        let (mut prefixes, mut lengths, mut suffixes) = (vec![16; values.len()], vec![0; values.len()], Vec::new());
+        let mut last: &[u8] = &[];
+        for row in changes(values) {
+            let shared = shared_prefix(last, &values[row]);
+            prefixes[row] = shared as i32;
+            lengths[row] = 16 - shared as i32;
+            suffixes.extend_from_slice(&values[row][shared..]);
+            last = &values[row];
+        }
+        put_lengths_of(out, &prefixes);
+        put_lengths_of(out, &lengths);
+        out.extend_from_slice(&suffixes);
+        return 16 * values.len();
+    }
     let mut prefixes = Vec::with_capacity(page.rows.len());
     let mut lengths = Vec::with_capacity(page.rows.len());
     let mut suffixes = Vec::new();
@@ -264,10 +307,17 @@ fn range_of<'a, T: ByteArrayType<Offset = i32>, B: Bound>(
     as_bound: fn(&'a T::Native) -> B,
 ) -> Option<(B, B)> {
     let mut range: Option<(B, B)> = None;
+    if let Some(values) = pseudonyms_of(column, page) {
+        for row in changes(values) {
+            let value = as_bound(column.value(page.rows.start + row));
+            range = Some(range.map_or((value, value), |(min, max)| (min.min(value), max.max(value))));
+        }
+        return range;
+    }
     let mut last: &[u8] = &[];
     for row in page.valid().flatten() {
         let bytes = bytes_of(column, row);
-        if range.is_some() && equal(bytes, last) {
+        if range.is_some() && bytes == last {
             continue;
         }
         last = bytes;
@@ -275,13 +325,6 @@ fn range_of<'a, T: ByteArrayType<Offset = i32>, B: Bound>(
         range = Some(range.map_or((value, value), |(min, max)| (min.min(value), max.max(value))));
     }
     range
-}
-
-fn equal(a: &[u8], b: &[u8]) -> bool {
-    match (<&[u8; 16]>::try_from(a), <&[u8; 16]>::try_from(b)) {
-        (Ok(a), Ok(b)) => u128::from_le_bytes(*a) == u128::from_le_bytes(*b),
-        _ => a == b,
-    }
 }
 
 /// A column as a dictionary, whose order is the order of the codes.

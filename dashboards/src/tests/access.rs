@@ -88,12 +88,12 @@ async fn many_at_once_are_each_told_who_they_are() {
     let [good, other] = [home.token(Role::Analyst, None).await, home.token(Role::Ingest, None).await];
     let bad = format!("ameles_{}", "A".repeat(43));
     let statuses = async || {
-        let asked = (0..300).map(|at| home.get("/v1/metrics", [&good, &other, &bad][at % 3]));
+        let asked = (0..240).map(|at| home.get("/v1/metrics", [&good, &other, &bad][at % 3]));
         futures::future::join_all(asked).await.iter().map(|answer| answer.status.as_u16()).collect::<Vec<_>>()
     };
-    assert_eq!(statuses().await, [200, 403, 401].repeat(100));
+    assert_eq!(statuses().await, [200, 403, 401].repeat(80));
     for token in home.state.ledger().list_tokens().await.unwrap() {
         home.state.ledger().revoke_token(&token.name, "test").await.unwrap();
     }
-    assert_eq!(statuses().await, [401, 401, 401].repeat(100), "also who asked a moment ago");
+    assert_eq!(statuses().await, [401, 401, 401].repeat(80), "also who asked a moment ago");
 }

@@ -42,7 +42,13 @@ impl SpillFolder {
     }
 
     fn prepare(&self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
+        if let Some(parent) = self.path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        match DirBuilder::new().mode(0o700).create(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
         fs::set_permissions(&self.path, Permissions::from_mode(0o700))?;
         for entry in fs::read_dir(&self.path)? {
             unlink(&entry?.path())?;

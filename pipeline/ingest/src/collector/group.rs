@@ -41,7 +41,7 @@ impl Group {
         let suppressions = env.ledger.suppressions().await.map_err(IngestError::ledger)?;
         let consents = env.ledger.consents().await.map_err(IngestError::ledger)?;
         Ok(Self {
-            committer: Committer::new(lease, env),
+            committer: Committer::new(lease, &env),
             ordered: Ordered::new(env.ledger.clone(), suppressions, consents),
             memory: Some(memory),
             memory_bytes_max: options.duplicates_bytes_max,

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use super::*;
+use std::sync::Arc;
 use crate::NoProgress;
 use crate::testing::{Home, at, lines};
 

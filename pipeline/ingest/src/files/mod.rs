@@ -15,7 +15,6 @@ mod stream;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use ameles_core::{Month, Reason, Tally};
 

@@ -125,6 +125,30 @@ async fn of_repeats_the_first_accepted_stays_across_merges() {
     world.check(july, &all).await;
 }
 
+/// Batches accepted while a merge was under way, or left to the next one, are behind the merged run although it is committed after them.
+#[tokio::test]
+async fn a_merged_run_stands_before_what_was_accepted_after_its_inputs() {
+    let world = World::new().await;
+    let july = month("2018-07");
+    let mut lease = world.lease().await;
+    let maintainer = world.maintainer().await;
+    let first = Event { country: Some("DE"), at: 9_000, ..event(1, 0, 7) };
+    let mut all = vec![first];
+    world.append(&mut lease, july, &all).await.unwrap();
+    for key in 100..165 {
+        all.push(event(2, i64::from(key), key));
+        world.append(&mut lease, july, &all[all.len() - 1..]).await.unwrap();
+    }
+    // The 67th run: 64 are read at once.
+    world.append(&mut lease, july, &[Event { country: Some("FR"), at: 10, ..first }]).await.unwrap();
+    assert_eq!(maintainer.compact_month(july, 16, &world.suppressed, &|_| {}).await.unwrap().files, 64);
+    let snapshot = world.warehouse.snapshot().await.unwrap();
+    let runs = snapshot.month_files(Table::Events, july);
+    assert!(matches!(runs[0].origin, Origin::Merged { tier: 1, .. }) && runs.len() == 4, "{runs:?}");
+    assert_eq!(settle(&maintainer, july).await.duplicates, 1);
+    world.check(july, &all).await;
+}
+
 #[tokio::test]
 async fn a_merge_that_crashes_anywhere_is_made_up_for() {
     for point in POINTS.iter().copied().filter(|point| point.starts_with("rewrite.")) {

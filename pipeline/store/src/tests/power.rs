@@ -74,10 +74,16 @@ impl Sent {
         maintainer.recover().await?;
         for _ in 0..steps {
             match self.below(16) {
-                0 => drop(maintainer.purge(0, &clock).await?),
+                0 => {
+                    maintainer.purge(0, &clock).await?;
+                }
                 1 => drop(maintainer.rewrite_month(months()[self.below(2) as usize], &Rewrite::default(), &|_| {}).await?),
-                2..=4 => drop(maintainer.compact_month(months()[self.below(2) as usize], 3, &self.suppressed, &|_| {}).await?),
-                5 => drop(maintainer.compact_quarantine(3, &self.suppressed).await?),
+                2..=4 => {
+                    maintainer.compact_month(months()[self.below(2) as usize], 3, &self.suppressed, &|_| {}).await?;
+                }
+                5 => {
+                    maintainer.compact_quarantine(3, &self.suppressed).await?;
+                }
                 _ => {
                     let at = self.position(&warehouse).await?;
                     self.send(&mut lease, at).await?;

@@ -165,7 +165,9 @@ impl Simulation {
         let mut maintainer = self.maintainer().await?;
         let carried_out = Arc::new(self.set().carried_out());
         match what {
-            0 => drop(maintainer.purge(0, &(Arc::new(SystemClock) as SharedClock)).await?),
+            0 => {
+                maintainer.purge(0, &(Arc::new(SystemClock) as SharedClock)).await?;
+            }
             1 => {
                 let month = months()[self.below(3) as usize];
                 maintainer.rewrite_month(month, &Rewrite { suppressed: carried_out, closed: false }, &|_| {}).await?;
@@ -186,7 +188,8 @@ impl Simulation {
                     self.merges += maintainer.compact_month(month, RUNS_MAX, &self.world.suppressed, &|_| {}).await?.merges;
                 }
                 self.merges += maintainer.compact_quarantine(RUNS_MAX, &self.world.suppressed).await?.merges;
-                assert_few(&*self.world.warehouse.snapshot().await?, RUNS_MAX);
+                let snapshot = self.world.warehouse.snapshot().await?;
+                assert_few(&snapshot, RUNS_MAX);
             }
         }
         self.maintainer = Some(maintainer);

@@ -155,7 +155,7 @@ async fn files_and_write_amplification_of_an_hour_of_commits() {
     loop {
         let ended = writing.is_finished();
         let files = |snapshot: &crate::Snapshot| Table::ALL.map(|table| snapshot.files(table).len());
-        let before = files(&*warehouse.snapshot().await.unwrap());
+        let before = files(&warehouse.snapshot().await.unwrap());
         most.iter_mut().zip(before).for_each(|(most, now)| *most = now.max(*most));
         let at = Instant::now();
         let done = maintainer.compact_month(july, 16, &suppressed, &|_| {}).await.unwrap();
@@ -169,7 +169,7 @@ async fn files_and_write_amplification_of_an_hour_of_commits() {
                 "{merges} merges in {merging:.1} s, {rewritten} rows rewritten: {:.2} per row",
                 rewritten as f64 / (appends * ROWS) as f64
             );
-            eprintln!("files at most {most:?}, at the end {:?} of {:?}", files(&*warehouse.snapshot().await.unwrap()), Table::ALL);
+            eprintln!("files at most {most:?}, at the end {:?} of {:?}", files(&warehouse.snapshot().await.unwrap()), Table::ALL);
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;

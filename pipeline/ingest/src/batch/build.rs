@@ -16,29 +16,48 @@ use arrow::array::RecordBatch;
 
 use super::columns::ColumnSet;
 use super::gather::Gatherer;
-use super::part::range_of;
+use super::part::{Group, range_of};
 use super::quarantine::{HourlyCounts, QuarantineRow, quarantine_batch};
-use super::Part;
+use super::{Part, Row};
 
 /// Rows of a piece, roughly: what a thread has in hand as columns.
 const PIECE_ROWS: usize = 448 << 10;
 /// Leading bits of the device that large batches are parted by: a range of a month fits a core's cache.
-pub(crate) const RANGE_BITS: u32 = 6;
+pub(crate) const RANGE_BITS: u32 = 8;
 /// Batches of so many rows are parted.
 const PARTED_ROWS: usize = 128 << 10;
 /// Further bits of the device by which a range is sorted before it is compared.
-const DIGIT_BITS: u32 = 10;
+const DIGIT_BITS: u32 = 9;
 
-/// Part, and row in it: their order is the order of arrival.
-pub(super) type Place = (u32, u32);
+/// Part, and row in it.
+type Place = (u32, u32);
 
-/// One row to sort.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// One row to sort; those of one batch have no two equal `at`, and a smaller one has arrived before.
+#[derive(Clone, Copy)]
 pub(super) struct Key {
-    pub(super) device: u128,
-    pub(super) ts: i64,
-    pub(super) event_key: u128,
-    pub(super) place: Place,
+    device: u128,
+    ts: i64,
+    pub(super) at: u32,
+}
+
+/// The rows of one month and one range of devices, together: what a core's cache holds.
+#[derive(Default)]
+pub(super) struct Bucket {
+    pub(super) rows: Vec<Row>,
+    pub(super) words: Vec<u32>,
+    pub(super) words_per_row: usize,
+    /// Where in which part each stretch of rows stands.
+    stretches: Vec<(u32, Place)>,
+    pub(super) keys: Vec<Key>,
+    spare: Vec<Key>,
+}
+
+impl Bucket {
+    fn place(&self, at: u32) -> Option<Place> {
+        let stretch = self.stretches.partition_point(|(start, _)| *start <= at).checked_sub(1)?;
+        let (start, (part, row)) = self.stretches[stretch];
+        Some((part, row + (at - start)))
+    }
 }
 
 struct MonthPieces {
@@ -52,6 +71,7 @@ pub(crate) struct SortedBatch {
     contract: Arc<Contract>,
     parts: Vec<Part>,
     bits: u32,
+    words_per_row: usize,
     months: Vec<MonthPieces>,
     gatherer: Gatherer,
     /// Explained rejections of all parts, and the counts of the reasons that name nobody.
@@ -104,6 +124,7 @@ impl SortedBatch {
             contract: Arc::clone(contract),
             parts,
             bits,
+            words_per_row: columns.words(),
             months,
             gatherer,
             rejected,
@@ -135,19 +156,27 @@ impl SortedBatch {
         parts
     }
 
-    /// The rows of a range of one month, sorted by (device, ts, event key, arrival).
-    fn sorted(&self, month: i32, range: u32) -> Vec<Key> {
-        let mut keys: Vec<Key> = Vec::new();
+    /// Gathers the rows of a range of one month, sorted by (device, ts, event key, arrival).
+    fn sorted(&self, bucket: &mut Bucket, month: i32, range: u32) {
+        let Bucket { rows, words, stretches, keys, spare, .. } = bucket;
+        (rows.clear(), words.clear(), stretches.clear(), keys.clear());
         for (number, part) in (0..).zip(&self.parts) {
             let groups = part.groups();
             let Ok(found) = groups.binary_search_by_key(&(month, range), |group| (group.month, group.range)) else { continue };
-            keys.extend(part.places(&groups[found]).iter().filter(|at| !part.is_dropped(**at as usize)).map(|at| {
-                let row = &part.rows[*at as usize];
-                Key { device: row.device, ts: row.ts, event_key: row.event_key, place: (number, *at) }
-            }));
+            let Group { start, end, .. } = groups[found];
+            let first = rows.len() as u32;
+            stretches.push((first, (number, start)));
+            let stretch = start as usize..end as usize;
+            rows.extend_from_slice(&part.rows[stretch.clone()]);
+            words.extend_from_slice(part.words_of(stretch));
+            let key = |(at, row): (u32, &Row)| Key { device: row.device, ts: row.ts, at };
+            if part.has_dropped() {
+                keys.extend((first..).zip(&rows[first as usize..]).filter(|(at, _)| !part.is_dropped((at - first + start) as usize)).map(key));
+            } else {
+                keys.extend((first..).zip(&rows[first as usize..]).map(key));
+            }
         }
-        sort(&mut keys, self.bits);
-        keys
+        sort(keys, spare, self.bits, rows);
     }
 }
 
@@ -160,12 +189,14 @@ impl SortedEvents for SortedBatch {
         let pieces = &self.months[month];
         let mut columns = self.gatherer.start(PIECE_ROWS);
         let mut repeats = Vec::new();
+        let mut bucket = Bucket { words_per_row: self.words_per_row, ..Bucket::default() };
         for range in pieces.pieces[piece].clone() {
-            let mut keys = self.sorted(pieces.month.epoch_months(), range);
+            self.sorted(&mut bucket, pieces.month.epoch_months(), range);
             if self.contract.roles().event_id.is_some() {
-                drop_repeats(&mut keys, &mut repeats);
+                let repeated = drop_repeats(&mut bucket.keys, &bucket.rows);
+                repeats.extend(repeated.into_iter().filter_map(|at| bucket.place(at)));
             }
-            self.gatherer.push(&mut columns, &keys, &self.parts);
+            self.gatherer.push(&mut columns, &bucket);
         }
         self.repeats.lock().unwrap_or_else(PoisonError::into_inner).insert((month, piece), repeats);
         Ok(self.gatherer.finish(columns, self.contract.tables().file_schema(Table::Events))?)
@@ -192,11 +223,8 @@ impl SortedEvents for SortedBatch {
 }
 
 /// Sorts the rows of one range: first by the bits of the device behind the range's, so that few are left to compare.
-fn sort(keys: &mut Vec<Key>, bits: u32) {
-    if keys.len() < 1 << DIGIT_BITS {
-        keys.sort_unstable();
-        return;
-    }
+fn sort(keys: &mut Vec<Key>, spare: &mut Vec<Key>, bits: u32, rows: &[Row]) {
+    let order = |left: &Key, right: &Key| (left.device, left.ts).cmp(&(right.device, right.ts));
     let digit = |key: &Key| range_of(key.device << bits, DIGIT_BITS) as usize;
     let mut ends = vec![0_usize; 1 << DIGIT_BITS];
     for key in keys.iter() {
@@ -207,42 +235,52 @@ fn sort(keys: &mut Vec<Key>, bits: u32) {
         end += *count;
         *count = end - *count;
     }
-    let mut sorted = keys.clone();
+    spare.clear();
+    spare.extend_from_slice(keys);
     for key in keys.iter() {
         let place = &mut ends[digit(key)];
-        sorted[*place] = *key;
+        spare[*place] = *key;
         *place += 1;
     }
+    std::mem::swap(keys, spare);
     let mut start = 0;
     for end in ends {
-        sorted[start..end].sort_unstable();
+        keys[start..end].sort_unstable_by(order);
         start = end;
     }
-    *keys = sorted;
+    // Few events of a device share their microsecond.
+    let mut start = 0;
+    while start < keys.len() {
+        let key = keys[start];
+        let same = keys[start..].iter().take_while(|other| (other.device, other.ts) == (key.device, key.ts)).count();
+        if same > 1 {
+            keys[start..start + same].sort_unstable_by_key(|key| (rows[key.at as usize].event_key, key.at));
+        }
+        start += same;
+    }
 }
 
-/// Of a device's rows with the same event key the first to arrive stays; the others' places are told.
-fn drop_repeats(keys: &mut Vec<Key>, repeats: &mut Vec<Place>) {
-    let mut repeated: Vec<usize> = Vec::new();
-    let mut of_device: Vec<(u128, Place, usize)> = Vec::new();
+/// Of a device's rows with the same event key the first to arrive stays; which others went is told.
+fn drop_repeats(keys: &mut Vec<Key>, rows: &[Row]) -> Vec<u32> {
+    let mut repeated: Vec<(usize, u32)> = Vec::new();
+    let mut of_device: Vec<(u128, u32, usize)> = Vec::new();
     let mut start = 0;
     for device in keys.chunk_by(|left, right| left.device == right.device) {
         of_device.clear();
-        of_device.extend(device.iter().zip(start..).map(|(key, at)| (key.event_key, key.place, at)));
-        of_device.sort_unstable();
-        let twice = |pair: &&[(u128, Place, usize)]| pair[0].0 == pair[1].0 && pair[1].0 != 0;
-        repeated.extend(of_device.windows(2).filter(twice).map(|pair| pair[1].2));
+        of_device.extend(device.iter().zip(start..).map(|(key, at)| (rows[key.at as usize].event_key, key.at, at)));
+        of_device.sort_unstable_by_key(|(event_key, arrived, _)| (*event_key, *arrived));
+        let twice = |pair: &&[(u128, u32, usize)]| pair[0].0 == pair[1].0 && pair[1].0 != 0;
+        repeated.extend(of_device.windows(2).filter(twice).map(|pair| (pair[1].2, pair[1].1)));
         start += device.len();
     }
-    if repeated.is_empty() {
-        return;
+    if !repeated.is_empty() {
+        repeated.sort_unstable();
+        let mut next = repeated.iter().peekable();
+        let mut at = 0;
+        keys.retain(|_| {
+            at += 1;
+            next.next_if(|(repeat, _)| *repeat == at - 1).is_none()
+        });
     }
-    repeats.extend(repeated.iter().map(|at| keys[*at].place));
-    repeated.sort_unstable();
-    let mut next = repeated.into_iter().peekable();
-    let mut at = 0;
-    keys.retain(|_| {
-        at += 1;
-        next.next_if_eq(&(at - 1)).is_none()
-    });
+    repeated.into_iter().map(|(_, arrived)| arrived).collect()
 }

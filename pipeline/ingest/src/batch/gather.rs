@@ -11,10 +11,9 @@ use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{Field, Schema, SchemaRef, UInt32Type};
 use arrow::error::ArrowError;
 
-use super::build::Key;
+use super::build::Bucket;
 use super::columns::{Cell, ColumnSet, wide, widest};
 use super::dictionary::{Dictionaries, NULL};
-use super::Part;
 
 const PSEUDONYM_BYTES: usize = 16;
 /// A column with more texts than this in its dictionary is written as texts.
@@ -138,21 +137,20 @@ impl Gatherer {
         }
     }
 
-    /// Appends rows.
-    pub(super) fn push(&self, to: &mut Gathering, keys: &[Key], parts: &[Part]) {
-        for key in keys {
-            let part = &parts[key.place.0 as usize];
-            let at = key.place.1 as usize;
-            to.devices.extend_from_slice(&key.device.to_be_bytes());
-            to.times.push(key.ts);
+    /// Appends a bucket's rows in the order of its keys.
+    pub(super) fn push(&self, to: &mut Gathering, bucket: &Bucket) {
+        for key in &bucket.keys {
+            let at = key.at as usize;
+            let row = &bucket.rows[at];
+            to.devices.extend_from_slice(&row.device.to_be_bytes());
+            to.times.push(row.ts);
             if self.has_user {
-                let user = part.rows[at].user;
-                to.users.push((user != 0).then_some(user));
+                to.users.push((row.user != 0).then_some(row.user));
             }
             if self.has_event_key {
-                to.event_keys.push((key.event_key != 0).then_some(key.event_key));
+                to.event_keys.push((row.event_key != 0).then_some(row.event_key));
             }
-            let words = part.words(at);
+            let words = &bucket.words[at * bucket.words_per_row..(at + 1) * bucket.words_per_row];
             for (cell, filling) in self.cells.iter().zip(&mut to.others) {
                 match (*cell, filling) {
                     (Cell::Text { word, .. }, Filling::Text(numbers)) => numbers.push(words[word]),

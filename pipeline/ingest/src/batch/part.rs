@@ -99,15 +99,17 @@ pub(crate) struct Part {
     partner_text: Option<(usize, usize)>,
 }
 
-/// The rows of one month whose devices begin with the same bits.
+/// The rows of one month whose devices begin with the same bits: neighbours once the part is grouped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Group {
     /// `Month::epoch_months`.
     pub(crate) month: i32,
     /// The device's leading bits.
     pub(crate) range: u32,
-    start: u32,
-    end: u32,
+    /// Its first row.
+    pub(crate) start: u32,
+    /// Behind its last row.
+    pub(crate) end: u32,
 }
 
 impl Group {
@@ -116,11 +118,9 @@ impl Group {
     }
 }
 
-/// A part's rows by month and by the device's leading bits.
+/// How a part's rows are grouped.
 struct Groups {
     bits: u32,
-    /// Places of rows, group after group.
-    order: Vec<u32>,
     groups: Vec<Group>,
 }
 
@@ -220,7 +220,7 @@ impl Part {
 
     /// The bytes that the part keeps in memory, roughly.
     pub(crate) fn memory(&self) -> usize {
-        self.rows.capacity() * (size_of::<Row>() + size_of::<u32>())
+        self.rows.capacity() * size_of::<Row>()
             + self.words.capacity() * size_of::<u32>()
             + self.rejected.len() * 2 * size_of::<QuarantineRow>()
     }
@@ -250,36 +250,45 @@ impl Part {
         self.dictionaries = Arc::clone(newer);
     }
 
-    /// Puts the rows' places in groups by month and by `bits` leading bits of the device, in order of arrival within each.
+    /// Whether nothing waits for its turn: the rows may change their places.
+    pub(crate) fn is_decided(&self) -> bool {
+        self.flagged.is_empty() && self.consents.is_empty()
+    }
+
+    /// Moves the rows of one month and one range of devices next to each other, in order of arrival within each.
+    /// Nothing may wait for its turn any more.
     pub(crate) fn group(&mut self, bits: u32) {
         if self.groups.as_ref().is_some_and(|groups| groups.bits == bits) {
             return;
         }
         // Events of one day come together: the month is worked out once per day.
         let mut day_month = (i32::MIN, 0);
-        let keys: Vec<u64> = self
-            .rows
-            .iter()
-            .map(|row| {
-                let day = Timestamp::from_micros(row.ts).day();
-                if day_month.0 != day.epoch_days() {
-                    day_month = (day.epoch_days(), day.month().epoch_months());
-                }
-                (day_month.1 as u64) << 32 | u64::from(range_of(row.device, bits))
-            })
-            .collect();
-        let mut order: Vec<u32> = (0..self.rows.len() as u32).collect();
-        order.sort_by_key(|at| keys[*at as usize]);
+        let mut order: Vec<(u64, u32)> = Vec::with_capacity(self.rows.len());
+        for (at, row) in (0..).zip(&self.rows) {
+            let day = Timestamp::from_micros(row.ts).day();
+            if day_month.0 != day.epoch_days() {
+                day_month = (day.epoch_days(), day.month().epoch_months());
+            }
+            order.push(((day_month.1 as u64) << 32 | u64::from(range_of(row.device, bits)), at));
+        }
+        order.sort_unstable();
+        let mut rows = Vec::with_capacity(self.rows.len());
+        let mut words = Vec::with_capacity(self.words.len());
         let mut groups: Vec<Group> = Vec::new();
-        for (place, at) in (0..).zip(&order) {
-            let key = keys[*at as usize];
-            let (month, range) = ((key >> 32) as i32, key as u32);
+        for (place, (key, at)) in (0..).zip(&order) {
+            rows.push(self.rows[*at as usize]);
+            words.extend_from_slice(self.words(*at as usize));
+            let (month, range) = ((key >> 32) as i32, *key as u32);
             match groups.last_mut() {
                 Some(last) if (last.month, last.range) == (month, range) => last.end = place + 1,
                 _ => groups.push(Group { month, range, start: place, end: place + 1 }),
             }
         }
-        self.groups = Some(Groups { bits, order, groups });
+        if !self.dropped.is_empty() {
+            self.dropped = order.iter().map(|(_, at)| self.dropped[*at as usize]).collect();
+        }
+        (self.rows, self.words) = (rows, words);
+        self.groups = Some(Groups { bits, groups });
     }
 
     /// The groups in ascending order; none before [`Self::group`].
@@ -287,9 +296,9 @@ impl Part {
         self.groups.as_ref().map_or(&[], |groups| &groups.groups)
     }
 
-    /// Places of a group's rows.
-    pub(crate) fn places(&self, group: &Group) -> &[u32] {
-        self.groups.as_ref().map_or(&[], |groups| &groups.order[group.start as usize..group.end as usize])
+    /// The words of some rows.
+    pub(crate) fn words_of(&self, rows: std::ops::Range<usize>) -> &[u32] {
+        &self.words[rows.start * self.words_per_row..rows.end * self.words_per_row]
     }
 
     /// Takes a row out again, for a reason found later.
@@ -305,6 +314,11 @@ impl Part {
         let partner = self.partner(at);
         let (line, device) = (self.line(at), self.rows[at].device_id());
         self.explain(Rejection::whole(reason), line, partner.as_deref(), Some(device));
+    }
+
+    /// Whether any row was taken out.
+    pub(crate) const fn has_dropped(&self) -> bool {
+        !self.dropped.is_empty()
     }
 
     pub(crate) fn is_dropped(&self, at: usize) -> bool {

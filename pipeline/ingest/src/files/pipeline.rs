@@ -267,7 +267,9 @@ fn decode(admission: &Admission, worker: &mut Worker, view: &View, read: Read) -
         admission.checked_line(worker, view, None, line, number, &mut part);
     }
     part.finish();
-    part.group(RANGE_BITS);
+    if part.is_decided() {
+        part.group(RANGE_BITS);
+    }
     Outcome::Part { file: chunk.file, part: Box::new(part), txns: chunk.txns }
 }
 

@@ -16,7 +16,7 @@ use super::stream::Stream;
 use crate::decode::{is_json, without_mark};
 
 /// Decompressed bytes handed to a worker at once.
-const CHUNK_BYTES: usize = 2 << 20;
+const CHUNK_BYTES: usize = 4 << 20;
 
 /// Whole lines of one file.
 pub(super) struct Chunk {

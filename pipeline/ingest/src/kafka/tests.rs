@@ -52,7 +52,8 @@ impl Broker {
     }
 
     fn options(&self) -> KafkaOptions {
-        let client = [("session.timeout.ms", "1000"), ("heartbeat.interval.ms", "200"), ("reconnect.backoff.max.ms", "300")];
+        // No shorter: the mock waits three seconds for more members, and counts the session from the first request on.
+        let client = [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "200"), ("reconnect.backoff.max.ms", "300")];
         KafkaOptions {
             brokers: self.cluster.bootstrap_servers(),
             topics: vec![TOPIC.to_owned()],

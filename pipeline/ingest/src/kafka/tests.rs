@@ -247,7 +247,7 @@ async fn a_position_beyond_the_end_stops_the_partition_until_it_is_reset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_withdrawal_holds_for_what_comes_after_it_and_an_erasure_for_what_is_in_flight() {
+async fn a_withdrawal_holds_for_what_comes_after_it() {
     let (home, broker) = (Home::new().await, Broker::new(1));
     let of = |id: &str, kind: &str| line("d1", id, "2018-07-20T10:00:00Z", kind, json!({}));
     for message in [of("e1", "wake"), of("e2", "consent_withdrawn"), of("e3", "wake")] {

@@ -226,7 +226,14 @@ fn a_topic_made_anew_stops_with_a_word_on_what_to_do_and_goes_on_after_a_reset()
         messages.flush();
     };
     send(0..1_000);
-    let settings = Settings { brokers: &kafka.address, topic, more: &[("AMELES__KAFKA__CLIENT", "{ \"session.timeout.ms\" = 1500, \"heartbeat.interval.ms\" = 300, \"topic.metadata.refresh.interval.ms\" = 1000 }")] };
+    let settings = Settings {
+        brokers: &kafka.address,
+        topic,
+        more: &[(
+            "AMELES__KAFKA__CLIENT",
+            "{ \"session.timeout.ms\" = 1500, \"heartbeat.interval.ms\" = 300, \"topic.metadata.refresh.interval.ms\" = 1000 }",
+        )],
+    };
     let reader = Reader::start(&home, &settings);
     reader.wait_for("ameles_kafka_events_accepted_total", 1_000.0);
     // Under a reader at work.
@@ -275,7 +282,8 @@ fn the_configuration_is_checked_against_the_brokers() {
     assert!(code == Some(2) && text.contains("missing"), "{text}");
     let (code, text) = check("127.0.0.1:9", "events", "{}");
     assert!(code == Some(2) && text.contains("127.0.0.1:9"), "{text}");
-    let secret = "{ security.protocol = \"SASL_PLAINTEXT\", sasl.mechanisms = \"PLAIN\", sasl.username = \"u\", sasl.password = \"hunter2\" }";
+    let secret =
+        "{ security.protocol = \"SASL_PLAINTEXT\", sasl.mechanisms = \"PLAIN\", sasl.username = \"u\", sasl.password = \"hunter2\" }";
     let (code, text) = check(&kafka.address, "events", secret);
     assert!(code == Some(2) && !text.contains("hunter2"), "{text}");
 }

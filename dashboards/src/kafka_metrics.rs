@@ -32,7 +32,12 @@ pub(crate) fn render(text: &mut String, kafka: &KafkaStatus) {
     }
     head(text, "ameles_kafka_rebalances_total", "counter", "Rebalances of the consumer group that this process took part in.");
     let _ = writeln!(text, "ameles_kafka_rebalances_total {}", kafka.rebalances);
-    head(text, "ameles_kafka_errors_total", "counter", "Errors: of the brokers or the way to them, of the storage, of a partition committed elsewhere.");
+    head(
+        text,
+        "ameles_kafka_errors_total",
+        "counter",
+        "Errors: of the brokers or the way to them, of the storage, of a partition committed elsewhere.",
+    );
     for (kind, count) in [("broker", kafka.errors.broker), ("storage", kafka.errors.storage), ("moved", kafka.errors.moved)] {
         let _ = writeln!(text, "ameles_kafka_errors_total{{kind=\"{kind}\"}} {count}");
     }

@@ -133,7 +133,8 @@ impl KafkaConfig {
                 Value::Given(property) => property.clone(),
                 Value::File(file) => {
                     let path = home.join(file);
-                    let text = std::fs::read_to_string(&path).with_context(|| format!("kafka.client: {key}: cannot read {}", path.display()))?;
+                    let text =
+                        std::fs::read_to_string(&path).with_context(|| format!("kafka.client: {key}: cannot read {}", path.display()))?;
                     Property::new(text.trim_end_matches(['\n', '\r']))
                 }
                 Value::Env(name) => {

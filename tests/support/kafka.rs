@@ -90,7 +90,10 @@ impl Kafka {
     fn wait_for_it(&self) {
         let ready = || self.admin().inner().fetch_metadata(None, Duration::from_secs(5)).is_ok_and(|found| !found.brokers().is_empty());
         wait_until("the broker", ready, || {
-            self.own.as_ref().map(|own| std::fs::read_to_string(own.folder.path().join("broker.log")).unwrap_or_default()).unwrap_or_default()
+            self.own
+                .as_ref()
+                .map(|own| std::fs::read_to_string(own.folder.path().join("broker.log")).unwrap_or_default())
+                .unwrap_or_default()
         });
     }
 
@@ -253,14 +256,14 @@ impl Reader {
     pub fn stop(mut self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").arg(pid).status().unwrap().success());
-        let mut status = None;
+        let (mut status, log) = (None, self.log.clone());
         wait_until(
             "the end of a server",
             || {
                 status = self.child.try_wait().unwrap();
                 status.is_some()
             },
-            || self.told(),
+            || std::fs::read_to_string(&log).unwrap_or_default(),
         );
         assert!(status.is_some_and(|status| status.success()), "{status:?}: {}", self.told());
     }
@@ -287,7 +290,11 @@ impl Reader {
 
     /// Waits until a metric has a value.
     pub fn wait_for(&self, name: &str, value: f64) {
-        wait_until(name, || self.metric(name) == (value, 1) || (self.metric(name).0 - value).abs() < 0.5, || format!("{:?}\n{}", self.metric(name), self.told()));
+        wait_until(
+            name,
+            || self.metric(name) == (value, 1) || (self.metric(name).0 - value).abs() < 0.5,
+            || format!("{:?}\n{}", self.metric(name), self.told()),
+        );
     }
 
     /// Waits until this one has all partitions and nothing is left in them.

@@ -35,7 +35,8 @@ pub use env::{EnvParts, IngestEnv};
 pub use error::IngestError;
 pub use files::{FileError, FileOptions, FileOutcome, FileReport, ingest_files};
 pub use kafka::{
-    KafkaErrors, KafkaOptions, KafkaSettingsError, KafkaSource, KafkaStatus, PartitionStatus, Property, ResetPartition, TopicInfo, reset_kafka,
+    KafkaErrors, KafkaOptions, KafkaSettingsError, KafkaSource, KafkaStatus, PartitionStatus, Property, ResetPartition, TopicInfo,
+    reset_kafka,
 };
 pub use progress::{NoProgress, Progress};
 pub use undeclared::{UndeclaredField, UndeclaredReport};

@@ -84,7 +84,12 @@ impl Assembler {
     }
 
     /// Works until the workers are gone and all is committed.
-    pub(super) async fn run(mut self, mut done: mpsc::Receiver<Done>, to_commit: mpsc::Sender<Order>, mut committed: mpsc::Receiver<Committed>) {
+    pub(super) async fn run(
+        mut self,
+        mut done: mpsc::Receiver<Done>,
+        to_commit: mpsc::Sender<Order>,
+        mut committed: mpsc::Receiver<Committed>,
+    ) {
         let mut waiting: BTreeMap<u64, Outcome> = BTreeMap::new();
         let mut next = 0;
         let mut open = true;

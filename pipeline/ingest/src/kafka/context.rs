@@ -30,6 +30,8 @@ pub(super) struct Context {
     /// Debug lines are wanted in the log.
     debug: bool,
     noted: Mutex<Noted>,
+    /// Told and taken by the reading thread alone.
+    news: AtomicBool,
 }
 
 /// What was told since it was last taken.
@@ -42,7 +44,7 @@ pub(super) struct Noted {
 
 impl Context {
     pub(super) fn new(status: Arc<Status>, debug: bool) -> Self {
-        Self { status, closing: AtomicBool::new(false), debug, noted: Mutex::default() }
+        Self { status, closing: AtomicBool::new(false), debug, noted: Mutex::default(), news: AtomicBool::new(false) }
     }
 
     /// From here on a rebalance is answered at once, by giving up what is asked for.
@@ -50,7 +52,13 @@ impl Context {
         self.closing.store(true, Ordering::Relaxed);
     }
 
+    /// Whether something was told since it was last taken.
+    pub(super) fn has_news(&self) -> bool {
+        self.news.load(Ordering::Relaxed)
+    }
+
     pub(super) fn take(&self) -> Noted {
+        self.news.store(false, Ordering::Relaxed);
         std::mem::take(&mut *self.noted())
     }
 
@@ -68,6 +76,7 @@ impl ConsumerContext for Context {
             }
             return;
         }
+        self.news.store(true, Ordering::Relaxed);
         let partitions = partitions.clone();
         self.noted().rebalances.push(if assign { Rebalance::Assign(partitions) } else { Rebalance::Revoke(partitions) });
     }
@@ -76,12 +85,17 @@ impl ConsumerContext for Context {
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => {
                 tracing::warn!(target: "librdkafka", "{facility}: {text}");
             }
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(target: "librdkafka", "{facility}: {text}"),
             RDKafkaLogLevel::Debug => {
                 if let Some((topic, id)) = topic_id(text) {
+                    self.news.store(true, Ordering::Relaxed);
                     self.noted().topic_ids.push((topic.to_owned(), id));
                 }
                 if self.debug {

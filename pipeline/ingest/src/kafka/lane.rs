@@ -128,13 +128,21 @@ impl Lane {
     }
 
     /// Takes a message; gives a chunk that is full.
-    pub(super) fn push(&mut self, offset: i64, payload: &[u8], bytes_max: usize, now: Instant, buffer: impl FnOnce() -> Vec<u8>) -> Option<Chunk> {
+    pub(super) fn push(
+        &mut self,
+        offset: i64,
+        payload: &[u8],
+        bytes_max: usize,
+        now: Instant,
+        buffer: impl FnOnce() -> Vec<u8>,
+    ) -> Option<Chunk> {
         if self.offset().is_some_and(|next| offset < next) {
             return None; // it has been read
         }
         let explained = offset < self.explained_until;
         let distance = self.open.as_ref().map(|chunk| offset - chunk.first);
-        let fits = self.open.as_ref().is_none_or(|chunk| chunk.explained == explained) && distance.is_none_or(|from| from <= i64::from(u32::MAX));
+        let fits =
+            self.open.as_ref().is_none_or(|chunk| chunk.explained == explained) && distance.is_none_or(|from| from <= i64::from(u32::MAX));
         let full = if fits { None } else { self.close() };
         let chunk = self.open.get_or_insert_with(|| Chunk {
             lane: Arc::clone(&self.id),

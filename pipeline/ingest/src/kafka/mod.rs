@@ -65,6 +65,13 @@ struct Inner {
     running: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
 }
 
+impl Drop for Inner {
+    /// Threads end with the source, stopped or not.
+    fn drop(&mut self) {
+        self.control.stop();
+    }
+}
+
 impl KafkaSource {
     /// Starts reading. Brokers that are down are waited for.
     ///

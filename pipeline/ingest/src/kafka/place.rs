@@ -234,17 +234,21 @@ impl Reader {
         Ok(())
     }
 
-    /// The broker has told a topic's id: another one than before means another topic of the same name.
-    pub(super) fn topic_id(&mut self, topic: &str, id: i64) {
-        let known = self.topic_ids.insert(topic.to_owned(), id);
-        if known.is_some_and(|known| known != id) {
-            tracing::warn!("kafka: topic {topic} was deleted and made anew");
-            for lane in self.lanes.iter_mut().filter(|lane| *lane.id.topic == *topic) {
-                drop(lane.close());
-            }
-            // All its lanes are placed, and so compared with the log, anew.
-            self.again_at = Some(std::time::Instant::now());
+    /// The broker has told a topic's id, before the first message of it: another one than the log knows means another
+    /// topic of the same name.
+    pub(super) fn topic_id(&mut self, consumer: &Client, topic: &str, id: i64) -> Result<(), End> {
+        if self.topic_ids.insert(topic.to_owned(), id) == Some(id) {
+            return Ok(());
         }
+        for at in 0..self.lanes.len() {
+            let lane = Arc::clone(&self.lanes[at].id);
+            if *lane.topic == *topic && self.lanes[at].stopped.is_none() && self.topic_made_anew(&lane)? {
+                self.send_open(at); // what was read so far is the old one's
+                let position = self.lanes[at].offset().unwrap_or(0);
+                self.stop_lane(consumer, at, Stopped::Recreated { position })?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the log knows the topic under another id. Where it knows none, this one is noted.

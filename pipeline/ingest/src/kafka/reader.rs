@@ -173,6 +173,9 @@ impl Reader {
         loop {
             let polled = consumer.poll(if self.held.is_empty() { POLL } else { Duration::ZERO });
             let idle = !matches!(polled, Some(Ok(_)));
+            if !idle && consumer.context().has_news() {
+                self.look(consumer)?; // what was told before this message concerns it
+            }
             match polled {
                 Some(Ok(message)) => self.message(&message),
                 Some(Err(error)) => self.error(consumer, &error)?,
@@ -254,7 +257,7 @@ impl Reader {
         }
         let Noted { rebalances, topic_ids } = consumer.context().take();
         for (topic, id) in topic_ids {
-            self.topic_id(&topic, id);
+            self.topic_id(consumer, &topic, id)?;
         }
         for rebalance in rebalances {
             match rebalance {
@@ -335,7 +338,7 @@ impl Reader {
         }
     }
 
-    fn send_open(&mut self, at: usize) {
+    pub(super) fn send_open(&mut self, at: usize) {
         if let Some(chunk) = self.lanes[at].close() {
             self.send(Work::Chunk(chunk));
         }

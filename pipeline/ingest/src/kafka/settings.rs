@@ -247,7 +247,11 @@ impl KafkaOptions {
         let unreachable = |what: String| KafkaSettingsError::Unreachable(what);
         let brokers = &self.brokers;
         let failed = |error: KafkaError| {
-            unreachable(format!("no answer from {brokers} within {} s ({}); is the address right, and does it expect TLS or SASL?", CHECK_WAIT.as_secs(), describe(&error)))
+            unreachable(format!(
+                "no answer from {brokers} within {} s ({}); is the address right, and does it expect TLS or SASL?",
+                CHECK_WAIT.as_secs(),
+                describe(&error)
+            ))
         };
         let mut topics = Vec::new();
         for name in &self.topics {
@@ -321,7 +325,9 @@ mod tests {
 
     #[test]
     fn a_value_that_may_be_a_password_is_in_no_message() {
-        for client in [[("session.timeout.ms", "hunter2")], [("no.such.property", "hunter2")], [("enable.sasl.oauthbearer.unsecure.jwt", "hunter2")]] {
+        for client in
+            [[("session.timeout.ms", "hunter2")], [("no.such.property", "hunter2")], [("enable.sasl.oauthbearer.unsecure.jwt", "hunter2")]]
+        {
             let error = options(&client).check().unwrap_err();
             let text = format!("{error} {error:?} {:?}", options(&client));
             assert!(!text.contains("hunter2"), "{text}");
@@ -331,14 +337,26 @@ mod tests {
 
     #[test]
     fn tls_needs_a_build_with_tls() {
-        let tls = options(&[("security.protocol", "sasl_ssl"), ("sasl.mechanisms", "SCRAM-SHA-512"), ("sasl.password", "hunter2"), ("sasl.username", "u")]);
+        let tls = options(&[
+            ("security.protocol", "sasl_ssl"),
+            ("sasl.mechanisms", "SCRAM-SHA-512"),
+            ("sasl.password", "hunter2"),
+            ("sasl.username", "u"),
+        ]);
         if cfg!(feature = "kafka-tls") {
             tls.check().unwrap();
         } else {
             assert!(tls.check().unwrap_err().to_string().contains("kafka-tls"));
             assert!(problem(&[("security.protocol", "SASL_PLAINTEXT")]).contains("GSSAPI"));
         }
-        options(&[("security.protocol", "sasl_plaintext"), ("sasl.mechanisms", "PLAIN"), ("sasl.username", "u"), ("sasl.password", "hunter2")]).check().unwrap();
+        options(&[
+            ("security.protocol", "sasl_plaintext"),
+            ("sasl.mechanisms", "PLAIN"),
+            ("sasl.username", "u"),
+            ("sasl.password", "hunter2"),
+        ])
+        .check()
+        .unwrap();
     }
 
     #[test]

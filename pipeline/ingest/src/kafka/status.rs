@@ -246,7 +246,8 @@ mod tests {
 
     #[test]
     fn a_stopped_partition_names_the_command() {
-        for stopped in [Stopped::Beyond { position: 9, high: 3 }, Stopped::Lost { position: 1, low: 4 }, Stopped::Recreated { position: 9 }] {
+        for stopped in [Stopped::Beyond { position: 9, high: 3 }, Stopped::Lost { position: 1, low: 4 }, Stopped::Recreated { position: 9 }]
+        {
             let text = stopped.explain(&lane());
             assert!(text.contains("ameles kafka reset t") && text.contains("partition 3"), "{text}");
         }

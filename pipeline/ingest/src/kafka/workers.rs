@@ -84,8 +84,7 @@ fn decode(env: &IngestEnv, worker: &mut Worker, view: &View, chunk: &Chunk) -> D
     let admission: &Admission = &env.admission;
     let partner = admission.decoder.contract().roles().partner;
     let first = u64::try_from(chunk.first).unwrap_or(0);
-    let mut part =
-        Part::new(Arc::clone(&chunk.lane.source), view.arrival, first, &admission.columns, partner, chunk.messages.len(), 0);
+    let mut part = Part::new(Arc::clone(&chunk.lane.source), view.arrival, first, &admission.columns, partner, chunk.messages.len(), 0);
     part.explained = chunk.explained;
     part.partition = Some(chunk.lane.partition);
     let mut start = 0;

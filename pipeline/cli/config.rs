@@ -150,7 +150,12 @@ impl Default for PrivacyConfig {
 impl Default for IngestConfig {
     fn default() -> Self {
         let limits = ameles_core::Limits::default();
-        Self { line_bytes_max: limits.line_bytes_max, body_bytes_max: limits.body_bytes_max, batch_rows_max: limits.batch_rows_max, memory_limit_mb: 2048 }
+        Self {
+            line_bytes_max: limits.line_bytes_max,
+            body_bytes_max: limits.body_bytes_max,
+            batch_rows_max: limits.batch_rows_max,
+            memory_limit_mb: 2048,
+        }
     }
 }
 impl Default for ErasureConfig {

@@ -171,7 +171,9 @@ impl SortedBatch {
             words.extend_from_slice(part.words_of(stretch));
             let key = |(at, row): (u32, &Row)| Key { device: row.device, ts: row.ts, at };
             if part.has_dropped() {
-                keys.extend((first..).zip(&rows[first as usize..]).filter(|(at, _)| !part.is_dropped((at - first + start) as usize)).map(key));
+                keys.extend(
+                    (first..).zip(&rows[first as usize..]).filter(|(at, _)| !part.is_dropped((at - first + start) as usize)).map(key),
+                );
             } else {
                 keys.extend((first..).zip(&rows[first as usize..]).map(key));
             }

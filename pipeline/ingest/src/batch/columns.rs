@@ -94,15 +94,32 @@ impl ColumnPlan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cell {
     /// The number of a text in a dictionary.
-    Text { word: usize, dictionary: usize },
+    Text {
+        word: usize,
+        dictionary: usize,
+    },
     /// 64 bits, low word first; present where the bit is set.
-    Integer { word: usize, bit: usize },
-    Number { word: usize, bit: usize },
-    Time { word: usize, bit: usize },
+    Integer {
+        word: usize,
+        bit: usize,
+    },
+    Number {
+        word: usize,
+        bit: usize,
+    },
+    Time {
+        word: usize,
+        bit: usize,
+    },
     /// 0, or 1 for false and 2 for true.
-    Boolean { word: usize },
+    Boolean {
+        word: usize,
+    },
     /// 16 bytes.
-    Pseudonym { word: usize, bit: usize },
+    Pseudonym {
+        word: usize,
+        bit: usize,
+    },
 }
 
 /// Bits of a word.

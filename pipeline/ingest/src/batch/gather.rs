@@ -121,7 +121,8 @@ impl Gatherer {
     }
 
     pub(super) fn start(&self, rows: usize) -> Gathering {
-        let pseudonyms = |wanted: bool| if wanted { Nullable::with_capacity(rows, rows * PSEUDONYM_BYTES) } else { Nullable::with_capacity(0, 0) };
+        let pseudonyms =
+            |wanted: bool| if wanted { Nullable::with_capacity(rows, rows * PSEUDONYM_BYTES) } else { Nullable::with_capacity(0, 0) };
         let filling = |cell: &Cell| match cell {
             Cell::Text { .. } => Filling::Text(Vec::with_capacity(rows)),
             Cell::Integer { .. } | Cell::Number { .. } | Cell::Time { .. } => Filling::Wide(Nullable::with_capacity(rows, rows)),

@@ -35,8 +35,17 @@ async fn a_batch_is_sorted_by_month_device_and_time_without_repeats() {
         parts.push(part);
     }
     let sorted = SortedBatch::new(&home.env.contract, &home.env.admission.columns, parts, HourlyCounts::default());
-    let events: Vec<(Month, RecordBatch)> =
-        sorted.months().iter().enumerate().map(|(at, (month, pieces))| (*month, { assert_eq!(*pieces, 1); sorted.piece(at, 0).unwrap() })).collect();
+    let events: Vec<(Month, RecordBatch)> = sorted
+        .months()
+        .iter()
+        .enumerate()
+        .map(|(at, (month, pieces))| {
+            (*month, {
+                assert_eq!(*pieces, 1);
+                sorted.piece(at, 0).unwrap()
+            })
+        })
+        .collect();
     let rows: usize = events.iter().map(|(_, batch)| batch.num_rows()).sum();
     let counts = sorted.quarantine().unwrap().unwrap();
     let counted: i64 = arrow::compute::sum(counts.column_by_name("count").unwrap().as_primitive::<Int64Type>()).unwrap();

@@ -4,9 +4,9 @@ use std::io::Write;
 use std::time::Duration;
 
 use super::*;
-use std::sync::Arc;
 use crate::NoProgress;
 use crate::testing::{Home, at, lines};
+use std::sync::Arc;
 
 /// `cargo test --release -p ameles-ingest measure -- --ignored --nocapture`; `AMELES_MEASURE_EVENTS` says how many.
 #[tokio::test(flavor = "multi_thread")]

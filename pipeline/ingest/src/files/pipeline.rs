@@ -357,7 +357,9 @@ impl Assembler<'_> {
     fn is_full(&self) -> bool {
         let old = self.batch_since.is_some_and(|since| self.env.clock.now() > since.plus_secs(BATCH_AGE_MAX_S));
         let limits = &self.env.limits;
-        old || self.batch_rows >= limits.batch_rows_max || self.batch_memory >= limits.batch_bytes_max || self.batch_rejected >= REJECTED_MAX
+        old || self.batch_rows >= limits.batch_rows_max
+            || self.batch_memory >= limits.batch_bytes_max
+            || self.batch_rejected >= REJECTED_MAX
     }
 
     /// Lets the workers know what the ledger says now.

@@ -211,7 +211,16 @@ impl Reader<'_> {
                     Err(error) => return Ok(Err(error)),
                 };
                 let (buffer, explained) = (self.pool.take(0), position.is_explained());
-                send(Read::Chunk(Chunk { file, source: Arc::clone(source), buffer, first_line, lines: 1, oversized: true, explained, txns }))?;
+                send(Read::Chunk(Chunk {
+                    file,
+                    source: Arc::clone(source),
+                    buffer,
+                    first_line,
+                    lines: 1,
+                    oversized: true,
+                    explained,
+                    txns,
+                }))?;
                 continue;
             }
             if let Some(last) = line_end {

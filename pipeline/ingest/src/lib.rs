@@ -13,6 +13,8 @@
 
 pub mod admission;
 pub mod batch;
+#[doc(hidden)]
+pub mod bench;
 mod collector;
 mod commit;
 pub mod decode;
@@ -35,7 +37,8 @@ pub use env::{EnvParts, IngestEnv};
 pub use error::IngestError;
 pub use files::{FileError, FileOptions, FileOutcome, FileReport, ingest_files};
 pub use kafka::{
-    KafkaErrors, KafkaOptions, KafkaSettingsError, KafkaSource, KafkaStatus, PartitionStatus, Property, ResetPartition, TopicInfo, reset_kafka,
+    KafkaErrors, KafkaOptions, KafkaSettingsError, KafkaSource, KafkaStatus, PartitionStatus, Property, ResetPartition, TopicInfo,
+    reset_kafka,
 };
 pub use progress::{NoProgress, Progress};
 pub use undeclared::{UndeclaredField, UndeclaredReport};

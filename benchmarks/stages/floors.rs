@@ -8,8 +8,7 @@ use std::path::Path;
 use anyhow::Result;
 use bytes::Bytes;
 use parquet::basic::Compression;
-use parquet::column::page::PageReader;
-use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use sha2::compress256;
 use sha2::digest::generic_array::GenericArray;
 

@@ -1,5 +1,5 @@
 # Two commands do all the set-up: `make demo` and `make test`.
-.PHONY: demo build test check setup fmt clippy deny doc unit
+.PHONY: demo build test bench check setup fmt clippy deny doc unit
 
 demo: build ## Build, then run the whole of Ameles on a bundled synthetic fleet
 	cargo run --release -- demo
@@ -9,6 +9,9 @@ build:
 
 test: ## Every check, installing what it needs
 	scripts/test.sh
+
+bench: ## Stages, and whole imports beside chDB and DuckDB; EVENTS=small for a quick look, WRITE=docs/benchmarks.md keeps the tables
+	benchmarks/run.sh
 
 setup:
 	scripts/setup.sh

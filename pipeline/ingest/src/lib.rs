@@ -13,6 +13,8 @@
 
 pub mod admission;
 pub mod batch;
+#[doc(hidden)]
+pub mod bench;
 mod collector;
 mod commit;
 pub mod decode;

@@ -9,6 +9,8 @@
 mod affected;
 mod append;
 mod append_plans;
+#[doc(hidden)]
+pub mod bench;
 mod commit;
 mod compact;
 mod disk;

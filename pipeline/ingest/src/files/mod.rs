@@ -5,8 +5,6 @@
 mod crash;
 mod discover;
 mod identity;
-#[cfg(test)]
-mod measure;
 mod pipeline;
 mod reader;
 mod settle;

@@ -1,0 +1,89 @@
+//! The stages of an ingest one by one, for `benchmarks/`: no interface.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use ameles_core::Month;
+use ameles_ledger::ConsentBook;
+use ameles_store::{SortedEvents, StoreError};
+use arrow::array::RecordBatch;
+
+use crate::IngestEnv;
+use crate::admission::{View, Worker};
+use crate::batch::{HourlyCounts, Part, SortedBatch};
+use crate::decode::Scratch;
+use crate::lines::{Line, TextLines};
+
+/// What one thread of an ingest has in hand, with nothing suppressed and nobody's consent withdrawn.
+pub struct Stages<'a> {
+    env: &'a IngestEnv,
+    view: View,
+    scratch: Scratch,
+    worker: Worker,
+}
+
+/// Admitted events of one chunk.
+pub struct Admitted(Part);
+
+impl<'a> Stages<'a> {
+    /// With the environment's clock and rules.
+    pub fn new(env: &'a IngestEnv) -> Self {
+        let view = View::new(Arc::default(), Arc::new(ConsentBook::default()), env.clock.now(), None);
+        Self { env, view, scratch: Scratch::default(), worker: Worker::new(env.k) }
+    }
+
+    /// Cuts lines and checks that they are text; says how many.
+    pub fn lines(chunk: &[u8]) -> usize {
+        TextLines::new(chunk).map(black_box).count()
+    }
+
+    /// The same, and decodes and validates each; says how many are valid.
+    pub fn decode(&mut self, chunk: &[u8]) -> usize {
+        let mut valid = 0;
+        for line in TextLines::new(chunk) {
+            if let Line::Text(line) = line {
+                valid += usize::from(black_box(self.env.admission.decoder.decode_text(&mut self.scratch, line)).is_ok());
+            }
+        }
+        valid
+    }
+
+    /// The same, and hashes the identifiers of each; says how many have all three.
+    pub fn decode_and_hash(&mut self, chunk: &[u8]) -> usize {
+        let admission = &self.env.admission;
+        let mut hashed = 0;
+        for line in TextLines::new(chunk) {
+            let Line::Text(line) = line else { continue };
+            let Ok(event) = admission.decoder.decode_text(&mut self.scratch, line) else { continue };
+            hashed += usize::from(admission.keys(&event).is_ok_and(|keys| black_box(keys).user.is_some()));
+        }
+        hashed
+    }
+
+    /// All that a worker does: rows in columns at the end.
+    pub fn admit(&mut self, chunk: &[u8], events: usize) -> Admitted {
+        let admission = &self.env.admission;
+        let mut part = Part::new("bench".into(), self.view.arrival, 1, &admission.columns, None, events, 0);
+        for (line, number) in TextLines::new(chunk).zip(1..) {
+            admission.checked_line(&mut self.worker, &self.view, None, line, number, &mut part);
+        }
+        part.finish();
+        Admitted(part)
+    }
+
+    /// Sorts the rows of a batch, drops repeats and makes columns of them.
+    ///
+    /// # Errors
+    /// When the columns cannot be put together.
+    pub fn sort(&self, admitted: Vec<Admitted>) -> Result<Vec<(Month, RecordBatch)>, StoreError> {
+        let parts = admitted.into_iter().map(|Admitted(part)| part).collect();
+        let sorted = SortedBatch::new(&self.env.contract, &self.env.admission.columns, parts, HourlyCounts::default());
+        let mut batches = Vec::new();
+        for (at, (month, pieces)) in sorted.months().into_iter().enumerate() {
+            for piece in 0..pieces {
+                batches.push((month, sorted.piece(at, piece)?));
+            }
+        }
+        Ok(batches)
+    }
+}

@@ -1,7 +1,9 @@
 //! Events from a real Apache Kafka, each once, whatever dies.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+
+use ameles_core::{Clock, SystemClock};
 
 use crate::support::kafka::{Kafka, Messages, Reader, Settings, say, wait_until, warehouse};
 use crate::support::{Home, event, python, script};
@@ -21,7 +23,7 @@ struct Numbered {
 
 impl Numbered {
     fn new(count: u64, devices: u64) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        let now = SystemClock.now().micros() as u64 / 1000;
         Self { first_ms: now - count, devices }
     }
 

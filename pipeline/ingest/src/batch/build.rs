@@ -114,7 +114,7 @@ impl SortedBatch {
                     }
                 },
                 _ => {
-                    months.push(MonthPieces { month, pieces: vec![range..range + 1] });
+                    months.push(MonthPieces { month, pieces: std::iter::once(range..range + 1).collect() });
                     in_hand = rows;
                 }
             }
@@ -159,7 +159,10 @@ impl SortedBatch {
     /// Gathers the rows of a range of one month, sorted by (device, ts, event key, arrival).
     fn sorted(&self, bucket: &mut Bucket, month: i32, range: u32) {
         let Bucket { rows, words, stretches, keys, spare, .. } = bucket;
-        (rows.clear(), words.clear(), stretches.clear(), keys.clear());
+        rows.clear();
+        words.clear();
+        stretches.clear();
+        keys.clear();
         for (number, part) in (0..).zip(&self.parts) {
             let groups = part.groups();
             let Ok(found) = groups.binary_search_by_key(&(month, range), |group| (group.month, group.range)) else { continue };

@@ -8,7 +8,8 @@ use super::*;
 use crate::testing::{Home, line, lines};
 
 const CRASH_ROOT: &str = "AMELES_TEST_CRASH_ROOT";
-const CRASH_LINES: usize = 30_000;
+/// More than two chunks.
+const CRASH_LINES: usize = 40_000;
 
 async fn crash_home(root: PathBuf) -> Home {
     let limits = Limits { batch_rows_max: 2000, ..Limits::default() };

@@ -132,7 +132,7 @@ impl Reader<'_> {
     fn file(&mut self, file: usize, input: &Input, send: &mut dyn FnMut(Read) -> Result<(), Stopped>) -> Result<(), Stopped> {
         let broken = |message: String| Read::Broken { file, message, line: 0, offset: 0 };
         let (mut stream, resolved) = match self.open(input) {
-            Ok(Opening::At(stream, resolved)) => (stream, resolved),
+            Ok(Opening::At(stream, resolved)) => (stream, *resolved),
             Ok(Opening::Known(identity, bytes)) => {
                 let source = self.source(&identity);
                 send(Read::Opened { file, source, skipped: bytes })?;
@@ -163,12 +163,12 @@ impl Reader<'_> {
         let lookup: Lookup<'_> = &lookup;
         let mut stream = Stream::open(input, &self.taken)?;
         match resolve(&mut stream, self.hasher, lookup)? {
-            Found::Here(resolved) => Ok(Opening::At(stream, resolved)),
+            Found::Here(resolved) => Ok(Opening::At(stream, Box::new(resolved))),
             Found::Known(identity, bytes) => Ok(Opening::Known(identity, bytes)),
             Found::Again(resolved) if input.regular => {
                 let mut stream = Stream::open(input, &Arc::default())?;
                 skip(&mut stream, resolved.content.bytes)?;
-                Ok(Opening::At(stream, resolved))
+                Ok(Opening::At(stream, Box::new(resolved)))
             }
             Found::Again(_) => Err(io::Error::other(
                 "this stream begins like a file that was ingested before and then differs from it; \
@@ -326,7 +326,7 @@ fn last_line_end(buffer: &Buffer, position: &Position) -> Option<usize> {
 }
 
 enum Opening {
-    At(Stream, Resolved),
+    At(Stream, Box<Resolved>),
     Known(Identity, u64),
 }
 

@@ -46,9 +46,9 @@ def import_once(side: str, fleet: pathlib.Path, scratch: pathlib.Path, ameles: s
         subprocess.run([ameles, "--home", out, "init"], check=True, stderr=subprocess.DEVNULL)
         costs, printed = run([ameles, "--home", str(out), "ingest", str(fleet), "--json"])
         tally = json.loads(printed.strip().splitlines()[-1])
-        received, accepted, rejected = tables.tally(tally)
-        assert received == lines == accepted + sum(rejected.values()), (tally, lines)
-        stored = f"{accepted:,} accepted, " + ", ".join(f"{count:,} {reason}" for reason, count in sorted(rejected.items()))
+        rejected = {reason: count for reason, count in sorted(tally["rejected"].items()) if count}
+        assert tally["received"] == lines == tally["accepted"] + sum(rejected.values()), (tally, lines)
+        stored = ", ".join([f"{tally['accepted']:,} accepted"] + [f"{count:,} {reason}" for reason, count in rejected.items()])
     else:
         costs, printed = run([sys.executable, str(HERE / "peers.py"), side, str(fleet), str(out)])
         assert int(printed) == lines, (side, printed, lines)

@@ -9,12 +9,13 @@ compress. Neither checks what the contract asks, nor consent, nor repeats.
 
 import hashlib
 import hmac
+import os
 import sys
 
 KEYS = {"device": bytes([0x5A] * 32), "user": bytes([0x3C] * 32)}
 SPELT = "700000000037"
 TEXTS = ("event_id", "device_id", "user_id", "type", "ts", "product", "model", "partner", "country", "firmware")
-THREADS = 2
+THREADS = os.cpu_count()
 
 
 def pads(domain: str) -> tuple[str, str]:

@@ -12,13 +12,14 @@ case "${EVENTS:-full}" in
     *) echo "EVENTS is full or small, not $EVENTS" >&2; exit 2 ;;
 esac
 fleet="${FLEET:-$tools/bench/fleet-$devices}"
+scratch="${SCRATCH:-$tools/bench}"
+mkdir -p "$scratch" "$tools/bench"
 write=()
 if [ -n "${WRITE:-}" ]; then write=(--write "$WRITE"); fi
 
 peers="$tools/bench/python-$(sha256sum benchmarks/requirements.txt | head -c 8)"
 if [ ! -e "$peers/complete" ]; then
     echo "bench: installing chDB and DuckDB" >&2
-    mkdir -p "$tools/bench"
     python3 -m venv "$peers"
     "$peers/bin/pip" install --quiet --requirement benchmarks/requirements.txt
     touch "$peers/complete"
@@ -31,7 +32,7 @@ if [ ! -e "$fleet/part-0.ndjson" ]; then
 fi
 
 # The binary and the stages are one build, as for the tests.
-cargo build --release --package ameles --bins --benches
-AMELES_BENCH_FLEET="$fleet" cargo bench --package ameles --bench stages
+cargo build --release --package ameles --bins --bench stages
+TMPDIR="$scratch" AMELES_BENCH_FLEET="$fleet" cargo bench --package ameles --bench stages
 "$peers/bin/python" benchmarks/tables.py "$target" ${write[@]+"${write[@]}"}
-"$peers/bin/python" benchmarks/compare.py "$fleet" --ameles "$target/release/ameles" --rounds "$rounds" ${SCRATCH:+--scratch "$SCRATCH"} ${write[@]+"${write[@]}"}
+"$peers/bin/python" benchmarks/compare.py "$fleet" --ameles "$target/release/ameles" --rounds "$rounds" --scratch "$scratch" ${write[@]+"${write[@]}"}

@@ -55,11 +55,6 @@ def put(text: str, name: str, into: pathlib.Path | None) -> None:
     into.write_text(before + begin + text.rstrip() + "\n" + end + rest.split(end)[1])
 
 
-def tally(report: dict) -> tuple[int, int, dict[str, int]]:
-    """Received, accepted and rejected by reason, of `ameles ingest --json`."""
-    return report["received"], report["accepted"], {reason: count for reason, count in report["rejected"].items() if count}
-
-
 def measured(target: pathlib.Path) -> dict[tuple[str, str], float]:
     """Nanoseconds per event (per commit) by group and stage: medians."""
     found = {}

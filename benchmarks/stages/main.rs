@@ -28,8 +28,9 @@ const EVENTS: usize = 400_000;
 /// Events of a batch that is looked up in the duplicate memory, and those that it knows.
 const LOOKED_UP: usize = 100_000;
 const REMEMBERED: u128 = 2_000_000;
-/// Memory of the duplicate memory: enough, and a tenth of it, where most is spilled.
-const MEMORY_BYTES: usize = 256 << 20;
+/// Memory of the duplicate memory: enough for all, and so little that most is spilled.
+const ROOMY_BYTES: usize = 256 << 20;
+const TIGHT_BYTES: usize = 8 << 20;
 /// Events of a small commit, as a group of HTTP requests makes one.
 const COMMITTED: usize = 500;
 
@@ -124,7 +125,7 @@ fn duplicates(criterion: &mut Criterion, home: &Home) -> Result<()> {
     let event = |number: u128| (number % 500_000, number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835) | 1, now);
     let batch = |first: u128| (first..first + LOOKED_UP as u128).map(event);
     let mut group = group(criterion, "duplicates", LOOKED_UP);
-    for (name, bytes) in [("in memory", MEMORY_BYTES), ("mostly spilled", MEMORY_BYTES / 10)] {
+    for (name, bytes) in [("in memory", ROOMY_BYTES), ("mostly spilled", TIGHT_BYTES)] {
         let mut memory = DuplicateMemory::new(bytes, &home.folder.path().join(name), &SystemRandom)?;
         for first in (0..REMEMBERED).step_by(LOOKED_UP) {
             let checked = memory.check(batch(first))?;

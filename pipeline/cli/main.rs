@@ -64,6 +64,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Erase(args) => erase::run(&home, args).await,
         Command::Serve(args) => serve::run(&home, &args).await,
         Command::Demo(args) => demo::run(&args).await,
+        Command::Simulate(args) if args.fleet.fleet => simulate::warehouse::run(&home, &args).await,
         Command::Simulate(args) => simulate::run(&args).map(|()| ExitCode::SUCCESS).map_err(Failure::failed),
         Command::Report(args) => report::run(&home, &args).await,
         Command::Token(args) => token::run(&home, &args).await,

@@ -3,6 +3,7 @@
 
 mod compaction;
 mod crashes;
+mod direct;
 mod erasure;
 pub(crate) mod forgetful;
 mod laws;

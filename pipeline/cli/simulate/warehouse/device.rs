@@ -176,11 +176,11 @@ impl Population {
         Words::firmware(month, device.hash >> 40)
     }
 
-    /// Its users' pseudonyms: three of four devices have an owner, one of eight of those is shared.
+    /// Its users' pseudonyms: five of eight devices have an owner, one of eight of those is shared.
     pub fn users(&self, device: &Device) -> [Option<u128>; 2] {
         let bits = mix(device.hash ^ 11);
-        let owned = bits & 3 != 0;
-        let shared = owned && bits >> 2 & 7 == 0;
+        let owned = bits & 7 < 5;
+        let shared = owned && bits >> 3 & 7 == 0;
         let number = |salt: u64| scaled(mix(bits ^ salt), self.users);
         let (owner, other) = (number(1), number(2));
         [owned.then(|| self.user(owner)), (shared && other != owner).then(|| self.user(other))]

@@ -22,7 +22,7 @@ const RANGE_ROWS: f64 = 8e6;
 /// Links of a range, all of them in memory until they are sorted.
 const RANGE_LINKS: f64 = 4e6;
 /// Links of an active device, about.
-const LINKS_PER_DEVICE: f64 = 0.85;
+const LINKS_PER_DEVICE: f64 = 0.65;
 
 type Link = (u128, u128, u32);
 

@@ -19,6 +19,7 @@ mod kafka_config;
 mod maintenance;
 mod metric;
 mod output;
+mod rebuild;
 mod report;
 mod serve;
 mod simulate;
@@ -71,6 +72,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Config(args) => config_check::run(&home, &args).await,
         Command::Kafka(args) => kafka::run(&home, &args).await,
         Command::Audit(args) => audit::run(&home, &args).await,
+        Command::Rebuild(args) => rebuild::run(&home, &args).await,
     }
 }
 

@@ -12,13 +12,13 @@ use crate::settle::without_keys;
 use crate::{ReadView, Rewrite, RowSink, SettledRows, StoreError};
 
 /// What two months of events are rolled up into.
-struct Rolled {
+pub(super) struct Rolled {
     months: Vec<(Month, Vec<Event>)>,
     backwards: bool,
 }
 
 impl Rolled {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let events = events(40, 500, 1);
         Self { months: vec![(month("2018-07"), events[..300].to_vec()), (month("2018-08"), events[300..].to_vec())], backwards: false }
     }

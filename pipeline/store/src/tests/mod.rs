@@ -11,6 +11,7 @@ mod life;
 mod positions;
 mod power;
 mod reads;
+mod rebuild;
 mod simulation;
 mod speed;
 pub(crate) mod support;

@@ -113,8 +113,8 @@ def duckdb_queries(fleet: Fleet) -> dict[str, str]:
     month, before = fleet.files(fleet.month), fleet.files(fleet.months[-2])
     before_days = Fleet.last_day(fleet.months[-2]).day
     bits = ", ".join(f"sum((days >> {day}) & 1)" for day in days)
-    # A device's two months as one number, the month's first day at `before_days`; a window is 28 of its bits.
-    windows = ", ".join(f"count(*) FILTER ((both >> {before_days + day - 27}) & 268435455 != 0)" for day in days)
+    # A device's two months as one number, the later month's first day at `before_days`; a window is 28 of its bits.
+    windows = ", ".join(f"count(*) FILTER ((pair >> {before_days + day - 27}) & 268435455 != 0)" for day in days)
     wakes = ", ".join(f"sum(CASE WHEN (days >> {day}) & 1 = 1 THEN wakes[bit_count(days & {(2 << day) - 1})] END)" for day in days)
     return {
         "mau": f"SELECT count(*) FROM {month}",
@@ -124,7 +124,7 @@ def duckdb_queries(fleet: Fleet) -> dict[str, str]:
         "dau by country": f"SELECT country, {bits} FROM {month} GROUP BY country",
         "wakes": f"SELECT {wakes} FROM {month}",
         "mau28": f"""SELECT {windows} FROM (
-            SELECT coalesce(a.days, 0)::BIGINT | (coalesce(b.days, 0)::BIGINT << {before_days}) AS both
+            SELECT coalesce(a.days, 0)::BIGINT | (coalesce(b.days, 0)::BIGINT << {before_days}) AS pair
             FROM (SELECT device, days FROM {before}) a FULL JOIN (SELECT device, days FROM {month}) b USING (device))""",
     }
 
@@ -173,7 +173,7 @@ def main() -> None:
         simulate(arguments.home, arguments.ameles, arguments.devices)
     fleet = Fleet(arguments.home)
     asked = [question for question in questions(fleet) if question[0].startswith(arguments.only or "")]
-    db = duckdb.connect(config={"preserve_insertion_order": False})
+    db = duckdb.connect(config={"preserve_insertion_order": False, "memory_limit": "60%"})
     queries = duckdb_queries(fleet)
     with tempfile.TemporaryDirectory(prefix="ameles-bench-", dir=arguments.scratch or arguments.home.parent) as folder:
         db.execute(f"SET temp_directory = '{folder}/spill'")

@@ -7,7 +7,7 @@ use ameles_core::{Day, Grain};
 use crate::QueryError;
 
 /// What is counted.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Unit {
     /// Devices.
     #[default]
@@ -50,7 +50,7 @@ impl Guard {
 ///
 /// A device without a value for the dimension is in none of the values named:
 /// `=` leaves it out, `!=` keeps it (other than SQL's `NOT IN`).
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Filter {
     /// The dimension.
     pub dim: String,
@@ -78,7 +78,7 @@ impl FromStr for Filter {
 }
 
 /// A metric with its options, as `ameles metric` and `GET /v1/metrics/{name}` take them.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MetricRequest {
     /// The metric's name.
     pub name: String,

@@ -88,8 +88,9 @@ fn a_question_over_an_older_view_is_neither_answered_from_what_is_kept_nor_kept(
 #[test]
 fn an_answer_that_comes_after_a_newer_snapshot_is_not_kept() {
     let engine = Engine::new();
+    let older = id(1, 0);
     block_on(async {
-        let slow = engine.kept.answer(&id(1, 0), question("dau", 10), async {
+        let slow = engine.kept.answer(&older, question("dau", 10), async {
             // Meanwhile a device is suppressed, and somebody asks.
             let newer = engine.kept.answer(&id(1, 1), question("dau", 10), async { Ok(rows(7, 3)) }).await.unwrap();
             assert_eq!(newer, rows(7, 3));

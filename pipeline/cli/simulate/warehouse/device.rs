@@ -131,7 +131,7 @@ impl Population {
         let words = [mix(bits ^ 1), mix(bits ^ 2), mix(bits ^ 3), mix(bits ^ 4)];
         let keen = (device.hash >> 8 & 0xff) as u32;
         // The keenest use theirs every other day or more often, most a few days a month; less so as it ages.
-        let daily = (7 + (15 * keen * keen >> 12)) * 32 / (32 + age as u32);
+        let daily = (7 + ((15 * keen * keen) >> 12)) * 32 / (32 + age as u32);
         let weekend = if device.hash >> 16 & 3 == 0 { daily / 2 } else { daily + daily / 4 };
         let mut days = each_bit(daily, &words) & !calendar.weekend | each_bit(weekend.min(255), &words) & calendar.weekend;
         days &= (1_u64 << calendar.days).wrapping_sub(1) as u32;

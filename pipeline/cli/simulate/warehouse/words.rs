@@ -62,7 +62,7 @@ impl Words {
         let products: u32 = PRODUCTS.iter().map(|product| product.share).sum();
         let made = (0..MODELS as u64).map(|model| {
             let bits = mix(model ^ 0x006d_6f64_656c);
-            let mut share = (bits & 0xffff) as u32 * products >> 16;
+            let mut share = ((bits & 0xffff) as u32 * products) >> 16;
             let of_share = |product: &super::super::fleet::Product| {
                 let is_it = share < product.share;
                 share = share.saturating_sub(product.share);
@@ -70,7 +70,7 @@ impl Words {
             };
             let product = PRODUCTS.iter().position(of_share).unwrap_or_default() as u8;
             // The lesser of two: a few partners make most models.
-            let partner = (bits >> 16 & 0xffff).min(bits >> 32 & 0xffff) * PARTNERS >> 16;
+            let partner = ((bits >> 16 & 0xffff).min(bits >> 32 & 0xffff) * PARTNERS) >> 16;
             Model { product, partner: partner as u32 }
         });
         let versions = FIRST_VERSIONS + VERSIONS_PER_MONTH * months;
@@ -102,8 +102,8 @@ impl Words {
 
     /// The firmware in a month by 8 random bits of the device: some update at once, some late.
     pub const fn firmware(month: usize, bits: u64) -> u32 {
-        let square = (bits & 0xff) * (bits & 0xff) >> 8;
-        let behind = square * (FIRST_VERSIONS as u64 - 1) >> 8;
+        let square = ((bits & 0xff) * (bits & 0xff)) >> 8;
+        let behind = (square * (FIRST_VERSIONS as u64 - 1)) >> 8;
         FIRST_VERSIONS - 1 + VERSIONS_PER_MONTH * month as u32 - behind as u32
     }
 }

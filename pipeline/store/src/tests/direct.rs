@@ -47,7 +47,7 @@ impl SettledRows for Rolled {
         if self.backwards {
             parts.reverse();
         }
-        parts.iter().try_for_each(|part| sink(part))
+        parts.iter().try_for_each(sink)
     }
 }
 

@@ -349,6 +349,18 @@ pub(crate) fn pseudonyms(column: &ArrayRef, what: &str) -> Result<Vec<u128>, Sto
     (0..column.len()).map(|row| if column.is_null(row) { Err(bad()) } else { to_u128(column.value(row)).ok_or_else(bad) }).collect()
 }
 
+/// The same without a copy: big-endian bytes, whose order is the order of the numbers.
+pub(crate) fn pseudonym_bytes<'a>(column: &'a ArrayRef, what: &str) -> Result<&'a [[u8; 16]], StoreError> {
+    let bad = || StoreError::Batch(format!("column {what} must hold 16 bytes in each row"));
+    let column = column.as_binary_opt::<i32>().ok_or_else(bad)?;
+    let offsets = column.value_offsets();
+    if column.null_count() > 0 || offsets.windows(2).any(|pair| pair[1] - pair[0] != 16) {
+        return Err(bad());
+    }
+    let bounds = offsets.first().zip(offsets.last()).map_or(0..0, |(first, last)| *first as usize..*last as usize);
+    Ok(column.value_data().get(bounds).ok_or_else(bad)?.as_chunks().0)
+}
+
 /// The same where a row may have none.
 pub(crate) fn optional_pseudonyms(column: &ArrayRef, what: &str) -> Result<Vec<Option<u128>>, StoreError> {
     let bad = || StoreError::Batch(format!("column {what} must hold 16 bytes or null in each row"));

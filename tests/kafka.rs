@@ -182,6 +182,34 @@ fn a_broker_that_dies_and_comes_back_loses_and_repeats_nothing() {
 }
 
 #[test]
+fn a_full_disk_stops_nothing_for_good_and_loses_nothing() {
+    let Some(kafka) = Kafka::start() else { return };
+    let Some((home, disk)) = Home::on_small_disk(48) else { return };
+    let numbered = Numbered::new(30_000, 500);
+    kafka.create_topic("events", PARTITIONS);
+    let messages = kafka.producer();
+    let send = |range: std::ops::Range<u64>| {
+        range.for_each(|n| numbered.send(&messages, "events", n));
+        messages.flush();
+    };
+    send(0..10_000);
+    let reader = Reader::start(&home, &Settings { brokers: &kafka.address, topic: "events", more: &[] });
+    reader.wait_for("ameles_kafka_events_accepted_total", 10_000.0);
+    disk.fill();
+    send(10_000..20_000);
+    reader.wait_for("ameles_kafka_failing", 1.0);
+    assert_eq!(reader.metric("ameles_kafka_events_accepted_total").0, 10_000.0);
+    assert!(reader.told().contains("No space left"), "{}", reader.told());
+    send(20_000..30_000);
+    disk.free();
+    reader.wait_for("ameles_kafka_events_accepted_total", 30_000.0);
+    reader.wait_for("ameles_kafka_failing", 0.0);
+    reader.assert_nothing_uncounted();
+    reader.stop();
+    numbered.assert_each_once(&home, 30_000, &[]);
+}
+
+#[test]
 fn poison_goes_to_quarantine_by_partition_and_offset_and_stops_nothing() {
     let Some(kafka) = Kafka::start() else { return };
     let numbered = Numbered::new(100, 10);

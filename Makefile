@@ -1,5 +1,5 @@
 # Two commands do all the set-up: `make demo` and `make test`.
-.PHONY: demo build test bench check setup fmt clippy deny doc unit
+.PHONY: demo build test bench bench-fleet check setup fmt clippy deny doc unit
 
 demo: build ## Build, then run the whole of Ameles on a bundled synthetic fleet
 	cargo run --release -- demo
@@ -12,6 +12,9 @@ test: ## Every check, installing what it needs
 
 bench: ## Stages, and whole imports beside chDB and DuckDB; EVENTS=small for a quick look, WRITE=docs/benchmarks.md keeps the tables
 	benchmarks/run.sh
+
+bench-fleet: ## Metrics over 132 million devices beside DuckDB (18 GiB of disk); DEVICES=1320000 for a quick look, WRITE=docs/benchmarks.md keeps the table
+	benchmarks/fleet.sh
 
 setup:
 	scripts/setup.sh

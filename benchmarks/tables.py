@@ -44,13 +44,13 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     return line(head) + line(["---"] * len(head)) + "".join(map(line, rows))
 
 
-def put(text: str, name: str, into: pathlib.Path | None) -> None:
+def put(text: str, name: str, into: pathlib.Path | None, made_by: str = "make bench") -> None:
     """Prints the text, or puts it between its two marks in a page."""
     if into is None:
         print(text)
         return
     page = into.read_text()
-    begin, end = f"<!-- {name}: made by `make bench` -->\n", f"<!-- end of {name} -->"
+    begin, end = f"<!-- {name}: made by `{made_by}` -->\n", f"<!-- end of {name} -->"
     before, rest = page.split(begin)
     into.write_text(before + begin + text.rstrip() + "\n" + end + rest.split(end)[1])
 

@@ -12,6 +12,7 @@ mod kafka;
 mod load;
 mod metrics;
 mod readers;
+mod rebuild;
 mod server;
 mod support;
 mod tidy;

@@ -7,7 +7,7 @@ use ameles_core::SharedClock;
 use ameles_erasure::Eraser;
 use ameles_ingest::{Collector, KafkaSource};
 use ameles_ledger::{Ledger, Principal};
-use ameles_queries::{Completeness, Guard, Metrics, QueryError, SqlLimits};
+use ameles_queries::{Completeness, Guard, KeptAnswers, Metrics, QueryError, SqlLimits};
 use ameles_schemas::Contract;
 use ameles_store::{ReadView, Warehouse};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -36,6 +36,8 @@ pub struct ServerLimits {
     pub query_wait_ms: u64,
     /// The longest that a request may take, in seconds.
     pub request_s_max: u64,
+    /// Answers of metrics that are kept in memory, in bytes.
+    pub kept_bytes_max: usize,
     /// The most open dashboard sessions.
     pub sessions_max: usize,
     /// How long a session lasts, in seconds.
@@ -53,6 +55,7 @@ impl Default for ServerLimits {
             queries_max: 8,
             query_wait_ms: 5_000,
             request_s_max: 120,
+            kept_bytes_max: 64 << 20,
             sessions_max: 1_000,
             session_s: 12 * 3_600,
         }
@@ -101,6 +104,7 @@ pub struct ServerState {
     pub(crate) events: Semaphore,
     pub(crate) tokens: TokenDesk,
     queries: Semaphore,
+    kept: Arc<KeptAnswers>,
     pub(crate) report_run: Semaphore,
 }
 
@@ -116,6 +120,7 @@ impl ServerState {
             events: Semaphore::new(limits.events_max),
             tokens: TokenDesk::default(),
             queries: Semaphore::new(limits.queries_max),
+            kept: Arc::new(KeptAnswers::new(limits.kept_bytes_max)),
             report_run: Semaphore::new(1),
         })
     }
@@ -145,7 +150,7 @@ impl ServerState {
     pub(crate) fn metrics(&self, view: Arc<ReadView>) -> Metrics {
         let seconds = self.limits().request_s_max.saturating_sub(5).max(1);
         let limits = SqlLimits { timeout: std::time::Duration::from_secs(seconds), ..SqlLimits::default() };
-        Metrics::new(view, (self.parts.completeness)()).with_limits(limits)
+        Metrics::new(view, (self.parts.completeness)()).with_limits(limits).with_kept(Arc::clone(&self.kept))
     }
 
     /// Asks the engine; once more on a new view when a file has been purged meanwhile.

@@ -56,6 +56,8 @@ pub enum Command {
     Kafka(KafkaArgs),
     /// Read and verify the audit log.
     Audit(AuditArgs),
+    /// Make activity, links and devices anew from the events, where they differ.
+    Rebuild(RebuildArgs),
 }
 
 /// `ameles init`.
@@ -444,6 +446,29 @@ pub enum KafkaCommand {
         /// This partition only.
         #[arg(long, value_name = "N")]
         partition: Option<i32>,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `ameles rebuild`.
+#[derive(Debug, Args)]
+pub struct RebuildArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: RebuildCommand,
+}
+
+/// `ameles rebuild …`.
+#[derive(Debug, Subcommand)]
+pub enum RebuildCommand {
+    /// Compare each month's activity, links and devices with what its events give, and replace what differs.
+    /// What has been erased stays so. A month without events is refused.
+    Activity {
+        /// This month only.
+        #[arg(long, value_name = "MONTH")]
+        month: Option<String>,
         /// Print one JSON object.
         #[arg(long)]
         json: bool,

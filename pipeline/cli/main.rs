@@ -19,6 +19,7 @@ mod kafka_config;
 mod maintenance;
 mod metric;
 mod output;
+mod rebuild;
 mod report;
 mod serve;
 mod simulate;
@@ -64,12 +65,14 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Erase(args) => erase::run(&home, args).await,
         Command::Serve(args) => serve::run(&home, &args).await,
         Command::Demo(args) => demo::run(&args).await,
+        Command::Simulate(args) if args.fleet.fleet => simulate::warehouse::run(&home, &args).await,
         Command::Simulate(args) => simulate::run(&args).map(|()| ExitCode::SUCCESS).map_err(Failure::failed),
         Command::Report(args) => report::run(&home, &args).await,
         Command::Token(args) => token::run(&home, &args).await,
         Command::Config(args) => config_check::run(&home, &args).await,
         Command::Kafka(args) => kafka::run(&home, &args).await,
         Command::Audit(args) => audit::run(&home, &args).await,
+        Command::Rebuild(args) => rebuild::run(&home, &args).await,
     }
 }
 

@@ -7,10 +7,11 @@ use ameles_core::{Month, Timestamp};
 use arrow::record_batch::RecordBatch;
 
 use crate::catalog::Metric;
+use crate::kept::Question;
 use crate::metrics::{self, Job};
 use crate::session::session;
 use crate::sql;
-use crate::{Guard, MetricRequest, QueryError, TableSource};
+use crate::{Guard, KeptAnswers, MetricRequest, QueryError, TableSource};
 
 /// How far the data can be relied on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,12 +45,13 @@ pub struct Metrics {
     source: Arc<dyn TableSource>,
     completeness: Completeness,
     limits: SqlLimits,
+    kept: Option<Arc<KeptAnswers>>,
 }
 
 impl Metrics {
     /// Over a view (an `Arc<ReadView>` will do).
     pub fn new(source: Arc<dyn TableSource>, completeness: Completeness) -> Self {
-        Self { source, completeness, limits: SqlLimits::default() }
+        Self { source, completeness, limits: SqlLimits::default(), kept: None }
     }
     /// With other bounds.
     #[must_use]
@@ -57,11 +59,22 @@ impl Metrics {
         self.limits = limits;
         self
     }
+    /// Analysts' answers come from `kept` where they have been computed in this snapshot, and go there.
+    #[must_use]
+    pub fn with_kept(mut self, kept: Arc<KeptAnswers>) -> Self {
+        self.kept = Some(kept);
+        self
+    }
     /// A metric's rows: date, dimensions as asked, value, `complete`; sorted.
     ///
     /// # Errors
     /// When the request names what does not exist, or the tables cannot be read.
     pub async fn run_metric(&self, request: &MetricRequest, guard: Guard) -> Result<RecordBatch, QueryError> {
+        if let (Some(kept), Some(k), Some(snapshot)) = (&self.kept, guard.k(), self.source.snapshot_id()) {
+            let fresh = Self { kept: None, ..self.clone() };
+            let compute = Box::pin(fresh.run_metric(request, guard));
+            return kept.answer(&snapshot, Question::new(request, k, self.completeness), compute).await;
+        }
         let tables = self.source.schemas();
         let metric = Metric::of(request, tables)?;
         let context = session(&self.source, self.limits.memory_bytes_max)?;

@@ -8,7 +8,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 
-use crate::QueryError;
+use crate::{QueryError, SnapshotId};
 
 /// Tables of merged rows, one per key and month.
 pub trait TableSource: Send + Sync {
@@ -19,6 +19,10 @@ pub trait TableSource: Send + Sync {
     fn provider(self: Arc<Self>, table: Table) -> Result<Arc<dyn TableProvider>, QueryError>;
     /// The tables' columns, dimensions and measures.
     fn schemas(&self) -> &TableSchemas;
+    /// The state that the tables are in; none where answers cannot be told apart by it, and so must not be kept.
+    fn snapshot_id(&self) -> Option<SnapshotId> {
+        None
+    }
 }
 
 impl TableSource for ReadView {
@@ -27,6 +31,10 @@ impl TableSource for ReadView {
     }
     fn schemas(&self) -> &TableSchemas {
         self.tables()
+    }
+    fn snapshot_id(&self) -> Option<SnapshotId> {
+        let versions = Table::ALL.into_iter().map(|table| self.snapshot().version(table)).collect();
+        Some(SnapshotId { versions, sequence: self.suppression_sequence() })
     }
 }
 

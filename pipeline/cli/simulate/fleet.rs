@@ -13,7 +13,7 @@ const MONTHLY_SURVIVAL: f64 = 0.93;
 pub struct Product {
     pub name: &'static str,
     /// Of 256 devices.
-    share: u32,
+    pub share: u32,
     /// Chance of 256 to be active on a day, for the keenest owner.
     daily: u32,
     /// Of 256 events.

@@ -12,6 +12,7 @@ mod plan;
 mod render;
 mod rng;
 mod spec;
+pub mod warehouse;
 
 #[cfg(test)]
 mod tests;
@@ -31,13 +32,14 @@ pub use generate::{Sink, Summary, write, write_streams};
 pub use spec::FleetSpec;
 
 use files::Files;
+use warehouse::FleetArgs;
 
 const FILES_MAX: u64 = 256;
 
 /// `ameles simulate`.
 #[derive(Debug, Clone, Args)]
 pub struct SimulateArgs {
-    /// How many devices (default: enough for --events, or 253000, which give ten million events in 92 days).
+    /// How many devices (default: enough for --events, or 253000, which give ten million events in 92 days; 132000000 with --fleet).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=spec::DEVICES_MAX))]
     pub devices: Option<u64>,
     /// How many users (default: six for ten devices; 0 for none).
@@ -76,6 +78,9 @@ pub struct SimulateArgs {
     /// A file (.gz and .zst are compressed), a folder, or - for standard output.
     #[arg(long, short, value_name = "FILE|DIR|-", default_value = "-")]
     pub output: PathBuf,
+    /// A warehouse instead of events.
+    #[command(flatten)]
+    pub fleet: FleetArgs,
 }
 
 impl SimulateArgs {

@@ -168,7 +168,7 @@ impl Maintainer {
         Ok((landed, plan.removed))
     }
 
-    async fn discard(&self, settled: &Settled) -> Result<(), StoreError> {
+    pub(crate) async fn discard(&self, settled: &Settled) -> Result<(), StoreError> {
         let mut paths = Vec::new();
         for (table, written) in &settled.files {
             let folder = self.warehouse.table_folder(*table);

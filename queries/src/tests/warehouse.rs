@@ -16,7 +16,7 @@ use super::differential::METRICS;
 use super::fleet::{Dice, Event, Fleet, id};
 use super::reference::Reference;
 use super::{block_on, rows};
-use crate::{Completeness, Guard, MetricRequest, Metrics, Unit};
+use crate::{Completeness, Guard, KeptAnswers, MetricRequest, Metrics, Unit};
 
 struct Nothing;
 
@@ -112,4 +112,31 @@ fn a_warehouse_gives_what_its_events_say() {
     let left = Fleet { events: fleet.events.iter().filter(|event| !goes(event)).cloned().collect(), has_user: true };
     assert!(left.events.len() < fleet.events.len());
     check(&warehouse, &left, SuppressionSet::new(1, subjects));
+}
+
+/// What was kept from before a device's erasure was asked for is not given after.
+#[test]
+fn kept_answers_end_with_the_next_suppression_and_hold_no_answer_without_guard() {
+    let fleet = Fleet::random(72, 40, true);
+    let folder = tempfile::tempdir().unwrap();
+    let warehouse = block_on(store(&fleet, folder.path()));
+    let kept = Arc::new(KeptAnswers::new(1 << 20));
+    let completeness = Completeness { watermark: Timestamp::MAX, closed_before: Month::from_epoch_months(600) };
+    let ask = |suppressions: &SuppressionSet, keep: bool, guard: Guard| {
+        let view = block_on(ReadView::open(&warehouse, Arc::new(suppressions.clone()))).unwrap();
+        let engine = Metrics::new(view, completeness);
+        let engine = if keep { engine.with_kept(Arc::clone(&kept)) } else { engine };
+        block_on(engine.run_metric(&MetricRequest::named("mau"), guard)).unwrap()
+    };
+    let none = SuppressionSet::default();
+    ask(&none, true, Guard::None);
+    assert_eq!(kept.bytes(), 0);
+    let before = ask(&none, true, Guard::K(3));
+    assert!(kept.bytes() > 0);
+    assert_eq!(before, ask(&none, false, Guard::K(3)));
+    let entry = |subject| SuppressionEntry { subject, received: Timestamp::MAX, pending: true, lifted_from: None };
+    let erased = SuppressionSet::new(1, [entry(SuppressedSubject::Device(DeviceId::from_bytes(id(4))))]);
+    let after = ask(&erased, true, Guard::K(3));
+    assert_eq!(after, ask(&erased, false, Guard::K(3)));
+    assert_ne!(after, before);
 }

@@ -3,6 +3,7 @@
 
 mod compaction;
 mod crashes;
+mod direct;
 mod erasure;
 pub(crate) mod forgetful;
 mod laws;
@@ -10,6 +11,7 @@ mod life;
 mod positions;
 mod power;
 mod reads;
+mod rebuild;
 mod simulation;
 mod speed;
 pub(crate) mod support;

@@ -7,8 +7,7 @@ use ameles_core::{Month, Timestamp};
 use arrow::record_batch::RecordBatch;
 
 use crate::catalog::Metric;
-use crate::metrics::{self, Job};
-use crate::session::session;
+use crate::metrics::{self, Job, Reading};
 use crate::sql;
 use crate::{Guard, MetricRequest, QueryError, TableSource};
 
@@ -44,17 +43,25 @@ pub struct Metrics {
     source: Arc<dyn TableSource>,
     completeness: Completeness,
     limits: SqlLimits,
+    /// Metrics by the statements of `queries/` alone.
+    by_statements: bool,
 }
 
 impl Metrics {
     /// Over a view (an `Arc<ReadView>` will do).
     pub fn new(source: Arc<dyn TableSource>, completeness: Completeness) -> Self {
-        Self { source, completeness, limits: SqlLimits::default() }
+        Self { source, completeness, limits: SqlLimits::default(), by_statements: false }
     }
     /// With other bounds.
     #[must_use]
     pub fn with_limits(mut self, limits: SqlLimits) -> Self {
         self.limits = limits;
+        self
+    }
+    /// With the statements of `queries/` for all metrics, also where the columns could be counted without SQL: slower, and the same answers.
+    #[must_use]
+    pub fn by_statements(mut self) -> Self {
+        self.by_statements = true;
         self
     }
     /// A metric's rows: date, dimensions as asked, value, `complete`; sorted.
@@ -64,12 +71,13 @@ impl Metrics {
     pub async fn run_metric(&self, request: &MetricRequest, guard: Guard) -> Result<RecordBatch, QueryError> {
         let tables = self.source.schemas();
         let metric = Metric::of(request, tables)?;
-        let context = session(&self.source, self.limits.memory_bytes_max)?;
-        let Some(coverage) = metrics::coverage(&context).await? else {
+        let view = if self.by_statements { None } else { Arc::clone(&self.source).view() };
+        let reading = Reading::new(&self.source, view, self.limits.memory_bytes_max);
+        let Some(coverage) = reading.coverage().await? else {
             return Ok(RecordBatch::new_empty(Arc::new(metrics::schema_of(request, tables)?)));
         };
         let (completeness, k) = (self.completeness, guard.k());
-        let job = Job { context: &context, request, metric, completeness, coverage, has_user: tables.has_user, k };
+        let job = Job { reading: &reading, request, metric, completeness, coverage, has_user: tables.has_user, k };
         job.run().await
     }
 

@@ -19,6 +19,10 @@ pub trait TableSource: Send + Sync {
     fn provider(self: Arc<Self>, table: Table) -> Result<Arc<dyn TableProvider>, QueryError>;
     /// The tables' columns, dimensions and measures.
     fn schemas(&self) -> &TableSchemas;
+    /// The view of a warehouse that this is, whose columns can be counted without SQL.
+    fn view(self: Arc<Self>) -> Option<Arc<ReadView>> {
+        None
+    }
 }
 
 impl TableSource for ReadView {
@@ -27,6 +31,9 @@ impl TableSource for ReadView {
     }
     fn schemas(&self) -> &TableSchemas {
         self.tables()
+    }
+    fn view(self: Arc<Self>) -> Option<Arc<ReadView>> {
+        Some(self)
     }
 }
 

@@ -17,9 +17,9 @@ use super::work::{Unit, Work};
 use super::{Slots, in_threads};
 
 /// Rows of each month, and of its links, that are met first; then those that are met if that was not enough.
-const SAMPLES: [(usize, usize); 2] = [(48 << 10, 192 << 10), (512 << 10, 1 << 20)];
+const SAMPLES: [(usize, usize); 2] = if cfg!(test) { [(8, 16), (64, 64)] } else { [(48 << 10, 192 << 10), (512 << 10, 1 << 20)] };
 /// Rows held at once when all are met.
-const KEPT_MAX: usize = 4 << 20;
+const KEPT_MAX: usize = if cfg!(test) { 8 } else { 4 << 20 };
 /// Rows of links read at once: as many as a page has.
 const READ_ROWS: usize = 8 << 10;
 

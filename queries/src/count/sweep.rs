@@ -9,8 +9,8 @@ use ameles_store::scan::{Columns, Piece, Reader, Wanted};
 use ameles_store::{ReadView, StoreError};
 
 /// Rows of the largest month in one bucket, about.
-const BUCKET_ROWS: usize = 1 << 10;
-const READ_ROWS: usize = 2 << 10;
+const BUCKET_ROWS: usize = if cfg!(test) { 4 } else { 1 << 10 };
+const READ_ROWS: usize = if cfg!(test) { 5 } else { 2 << 10 };
 const BITS_MAX: u32 = 24;
 
 /// One month of one table.

@@ -7,6 +7,7 @@ mod fleet;
 mod goldens;
 mod privacy;
 mod reference;
+mod speed;
 mod sql;
 mod warehouse;
 

@@ -38,6 +38,7 @@ mod recover;
 mod rewrite;
 pub mod rollup;
 mod rows;
+pub mod scan;
 mod settle;
 mod snapshot;
 pub mod verify;

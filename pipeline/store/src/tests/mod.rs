@@ -12,4 +12,5 @@ mod power;
 mod reads;
 mod simulation;
 mod speed;
+mod splicing;
 pub(crate) mod support;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ameles_core::Month;
 use ameles_schemas::Table;
-use ameles_store::{FileEvidence as StoreFile, MonthRewrite, Snapshot, TableChange};
+use ameles_store::{FileEvidence as StoreFile, MonthRewrite, Snapshot, TableChange, takes_the_place_of};
 use hashbrown::HashSet;
 
 use crate::ErasureError;
@@ -79,19 +79,26 @@ async fn sha256_of(path: std::path::PathBuf) -> Result<String, ErasureError> {
     Ok(hex::encode(ring::digest::digest(&ring::digest::SHA256, &bytes)))
 }
 
-/// What the run did to each table in the months where a request's rows were found.
+/// What the run did to each table in the months where a request's rows were found; where single files were spliced, to
+/// those that held its rows.
 pub(crate) fn tables_for(record: &RunRecord, found: &FoundRecord) -> Vec<TableEvidence> {
-    let mut tables: BTreeMap<&str, TableEvidence> = BTreeMap::new();
+    let mut tables: BTreeMap<String, TableEvidence> = BTreeMap::new();
     for (table, version) in &record.versions {
         let untouched =
             TableEvidence { table: table.clone(), version_before: *version, version_after: *version, ..TableEvidence::default() };
-        tables.insert(table, untouched);
+        tables.insert(table.clone(), untouched);
     }
     let events = Table::Events.as_str();
     for evidence in record.rewrites.iter().filter(|evidence| found.events.contains_key(&evidence.month)) {
         for change in &evidence.rewrite.tables {
-            let deleted = (change.table == events).then_some(evidence.rewrite.erased_rows);
-            add_change(&mut tables, change, deleted);
+            if evidence.rewrite.spliced.is_some() {
+                let mine = of_request(record, found, change);
+                let deleted = (change.table == events).then_some(mine.rows_before - mine.rows_after);
+                add_change(&mut tables, &mine, deleted);
+            } else {
+                let deleted = (change.table == events).then_some(evidence.rewrite.erased_rows);
+                add_change(&mut tables, change, deleted);
+            }
         }
     }
     for change in record.quarantine.iter().filter(|_| found.quarantine > 0) {
@@ -104,9 +111,29 @@ pub(crate) fn tables_for(record: &RunRecord, found: &FoundRecord) -> Vec<TableEv
     tables
 }
 
-fn add_change<'a>(tables: &mut BTreeMap<&'a str, TableEvidence>, change: &'a TableChange, deleted: Option<u64>) {
+/// The part of a change that is about files which held rows of a request.
+fn of_request(record: &RunRecord, found: &FoundRecord, change: &TableChange) -> TableChange {
+    let held = |file: &StoreFile| {
+        let name = format!("{}/{}", change.table, file.path);
+        found.files.iter().any(|place| record.files.get(*place as usize) == Some(&name))
+    };
+    let removed: Vec<StoreFile> = change.removed.iter().filter(|file| held(file)).cloned().collect();
+    let in_place = |new: &StoreFile| removed.iter().any(|old| takes_the_place_of(&new.path, &old.path));
+    let added: Vec<StoreFile> = change.added.iter().filter(|file| in_place(file)).cloned().collect();
+    TableChange {
+        table: change.table.clone(),
+        version_before: change.version_before,
+        version_after: change.version_after,
+        rows_before: removed.iter().map(|file| file.rows).sum(),
+        rows_after: added.iter().map(|file| file.rows).sum(),
+        removed,
+        added,
+    }
+}
+
+fn add_change(tables: &mut BTreeMap<String, TableEvidence>, change: &TableChange, deleted: Option<u64>) {
     let untouched = || TableEvidence { table: change.table.clone(), version_before: change.version_before, ..TableEvidence::default() };
-    let mine = tables.entry(&change.table).or_insert_with(untouched);
+    let mine = tables.entry(change.table.clone()).or_insert_with(untouched);
     let first = mine.files_removed.is_empty() && mine.files_written.is_empty();
     mine.version_before = if first { change.version_before } else { mine.version_before.min(change.version_before) };
     mine.version_after = mine.version_after.max(change.version_after);

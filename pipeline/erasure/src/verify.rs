@@ -110,8 +110,8 @@ impl Eraser {
             report.pending = scan.findings;
         }
         let covered = Arc::new(pending);
-        report.rows_pending = rows_left(self, Arc::new(Targets { covered: covered.clone(), ..Targets::default() })).await?;
-        let all = rows_left(self, Arc::new(Targets { covered: everything, ..Targets::default() })).await?;
+        report.rows_pending = rows_left(self, Arc::new(Targets { covered: covered.clone(), ..Targets::default() }), None).await?;
+        let all = rows_left(self, Arc::new(Targets { covered: everything, ..Targets::default() }), None).await?;
         report.rows_remaining = all.saturating_sub(report.rows_pending);
         report.clean = report.remains.is_empty() && report.rows_remaining == 0;
         report.at = self.clock.now();
@@ -167,12 +167,16 @@ pub(crate) async fn search(eraser: &Eraser, subjects: &[Subject], progress: &dyn
     Ok(total)
 }
 
-/// Rows of `events` that are covered in the present snapshot.
-pub(crate) async fn rows_left(eraser: &Eraser, targets: Arc<Targets>) -> Result<u64, ErasureError> {
+/// Rows of `events` that are covered in the present snapshot: among those of `devices` (sorted), or among all.
+pub(crate) async fn rows_left(
+    eraser: &Eraser,
+    targets: Arc<Targets>,
+    devices: Option<Arc<Vec<[u8; 16]>>>,
+) -> Result<u64, ErasureError> {
     if targets.covered.is_empty() {
         return Ok(0);
     }
     let snapshot = eraser.warehouse.snapshot().await?;
-    let census = count_rows(eraser.warehouse.root(), snapshot.files(Table::Events), targets).await?;
+    let census = count_rows(&eraser.warehouse, snapshot.files(Table::Events), targets, devices).await?;
     Ok(census.rows)
 }

@@ -55,6 +55,8 @@ pub use pieces::SortedEvents;
 pub use purge::PurgeReport;
 pub use rewrite::{FileEvidence, MonthRewrite, Rewrite, RowProgress, TableChange};
 pub use snapshot::{DataFile, Snapshot};
+pub use names::takes_the_place_of;
 pub use splice::Counts as SpliceCounts;
+pub use splice::find::{DeviceRow, rows_of_devices};
 pub use view::ReadView;
 pub use warehouse::Warehouse;

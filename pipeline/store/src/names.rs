@@ -110,6 +110,14 @@ pub(crate) fn spliced_path(month: Month, generation: &str, part: u32, keys: Keys
     format!("{}/s-{generation}-{part}-{}-{revision}.parquet", partition_folder(month), keys_letter(keys))
 }
 
+/// Whether a spliced file is what took the place of another: both are the same part of one settled run.
+pub fn takes_the_place_of(new: &str, old: &str) -> bool {
+    match (parse(new), parse(old)) {
+        (Some(new), Some(old)) => new == old && matches!(new.origin, Origin::Settled { .. }),
+        _ => false,
+    }
+}
+
 pub(crate) fn merged_path(month: Month, generation: &str, tier: u32, part: u32) -> String {
     format!("{}/m-{generation}-{tier}-{part}.parquet", partition_folder(month))
 }
@@ -172,7 +180,10 @@ mod tests {
         for keys in [Keys::Kept, Keys::Dropped, Keys::Mixed] {
             let name = parse(&settled_path(month, "ab01", 3, keys)).unwrap();
             assert_eq!(name.origin, Origin::Settled { generation: "ab01".into(), part: 3, keys });
-            assert_eq!(parse(&spliced_path(month, "ab01", 3, keys, "ab09")).unwrap(), name);
+            let spliced = spliced_path(month, "ab01", 3, keys, "ab09");
+            assert_eq!(parse(&spliced).unwrap(), name);
+            assert!(takes_the_place_of(&spliced, &settled_path(month, "ab01", 3, keys)));
+            assert!(!takes_the_place_of(&spliced, &settled_path(month, "ab01", 4, keys)));
         }
         let merged = parse(&merged_path(month, "ab02", 2, 5)).unwrap();
         assert_eq!(merged.origin, Origin::Merged { generation: "ab02".into(), tier: 2, part: 5 });

@@ -1,7 +1,10 @@
 //! Where the rows of some devices lie in a file: pages are chosen by their range,
 //! and only those are decoded.
 
-use ameles_core::Timestamp;
+use std::sync::Arc;
+
+use ameles_core::{DeviceId, Timestamp, UserId};
+use ameles_schemas::Table;
 use hashbrown::HashSet;
 
 use super::Stop;
@@ -9,6 +12,10 @@ use super::file::ParquetFile;
 use super::leaf::{Leaf, Rows, Values};
 use super::page::Codec;
 use super::stats::PageRange;
+use crate::affected::some_columns;
+use crate::append::times;
+use crate::files::{Rows as _, RunReader, column, optional_pseudonyms, pseudonyms as column_pseudonyms};
+use crate::{DataFile, StoreError, Warehouse};
 
 /// A row of one of the devices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +34,70 @@ pub(crate) struct Looked {
     pub(crate) pages_decoded: u64,
     pub(crate) rows_decoded: u64,
     pub(crate) bytes: u64,
+}
+
+/// A row of one of some devices.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceRow {
+    /// The device.
+    pub device: DeviceId,
+    /// The user, where the table has one and the row too; only of `events`.
+    pub user: Option<UserId>,
+    /// When it happened; only of `events`.
+    pub ts: Option<Timestamp>,
+}
+
+/// The rows of `devices` (sorted, each once) in a data file, in order; pages that cannot hold one by their range are not read.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn rows_of_devices(warehouse: &Warehouse, table: Table, file: &DataFile, devices: &Arc<Vec<[u8; 16]>>) -> Result<Vec<DeviceRow>, StoreError> {
+    let events = table == Table::Events;
+    let found = Codec::new().and_then(|mut codec| {
+        let opened = ParquetFile::open(&warehouse.table_folder(table).join(&file.path))?;
+        rows_of(&opened, &mut codec, devices, With { user: events, ts: events }, &mut Looked::default())
+    });
+    match found {
+        Ok(rows) => {
+            let row = |found: Found| DeviceRow {
+                device: DeviceId::from_bytes(found.device),
+                user: found.user.map(UserId::from_bytes),
+                ts: found.ts,
+            };
+            Ok(rows.into_iter().map(row).collect())
+        }
+        Err(Stop::Failed(error)) => Err(error),
+        Err(_) => the_general_way(warehouse, table, file, devices),
+    }
+}
+
+/// By parquet's own reader, whatever the file's shape.
+fn the_general_way(warehouse: &Warehouse, table: Table, file: &DataFile, devices: &Arc<Vec<[u8; 16]>>) -> Result<Vec<DeviceRow>, StoreError> {
+    let events = table == Table::Events;
+    let names: &[&str] = match (events, warehouse.tables().has_user) {
+        (true, true) => &["device", "ts", "user"],
+        (true, false) => &["device", "ts"],
+        (false, _) => &["device"],
+    };
+    let schema = some_columns(warehouse, table, names)?;
+    let reader = RunReader::new(warehouse.table_folder(table), vec![file.clone()], schema);
+    let mut reader = reader.of_devices(Arc::clone(devices));
+    let mut found = Vec::new();
+    while let Some(batch) = reader.next_batch()? {
+        let ids = column_pseudonyms(column(&batch, "device")?, "device")?;
+        let users = if events && warehouse.tables().has_user { Some(optional_pseudonyms(column(&batch, "user")?, "user")?) } else { None };
+        let times = if events { Some(times(column(&batch, "ts")?)?) } else { None };
+        for (row, device) in ids.into_iter().enumerate() {
+            let device = device.to_be_bytes();
+            if devices.binary_search(&device).is_ok() {
+                let user = users.as_ref().and_then(|users| users.get(row).copied().flatten());
+                let user = user.map(|user| UserId::from_bytes(user.to_be_bytes()));
+                let ts = times.as_ref().and_then(|times| times.get(row).copied());
+                found.push(DeviceRow { device: DeviceId::from_bytes(device), user, ts });
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Which columns' values are wanted with each row.

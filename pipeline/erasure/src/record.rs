@@ -10,6 +10,7 @@ use ameles_core::{Month, Timestamp};
 use ameles_ledger::RequestId;
 use ameles_schemas::Table;
 use ameles_store::{MonthRewrite, PurgeReport, TableChange};
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::Verification;
@@ -135,10 +136,22 @@ impl RunRecord {
         u32::try_from(place).unwrap_or(u32::MAX)
     }
 
-    /// Enters in which files a request's rows were found.
-    pub(crate) fn enter_files<'a>(&mut self, request: &str, files: impl IntoIterator<Item = &'a (Table, String)>) {
-        let places: Vec<u32> = files.into_iter().map(|(table, path)| self.place_of(format!("{table}/{path}"))).collect();
-        self.found.entry(request.to_owned()).or_default().files.extend(places);
+    /// Enters in which files the rows of requests were found.
+    pub(crate) fn enter_files<'a>(&mut self, found: impl IntoIterator<Item = (String, &'a BTreeSet<(Table, String)>)>) {
+        let mut places: HashMap<&(Table, String), u32> = HashMap::new();
+        for (request, files) in found {
+            for file in files {
+                let place = match places.get(file) {
+                    Some(place) => *place,
+                    None => {
+                        let place = self.place_of(format!("{}/{}", file.0, file.1));
+                        places.insert(file, place);
+                        place
+                    }
+                };
+                self.found.entry(request.clone()).or_default().files.insert(place);
+            }
+        }
     }
 
     /// Enters what a count has found. In a month that was rewritten already these are rows

@@ -141,6 +141,7 @@ impl<'a> Run<'a> {
     }
 
     async fn carry_out(&mut self, maintainer: &mut Maintainer) -> Result<RunReport, ErasureError> {
+        maintainer.limit_io(self.eraser.settings.io_limit_mb_s.map(|mb| mb.saturating_mul(1 << 20)));
         // A crash may have left a month with events rewritten and its activity not.
         maintainer.recover().await?;
         self.done(Step::Begin).await?;
@@ -171,15 +172,14 @@ impl<'a> Run<'a> {
             let mut census = count_rows(warehouse, &files, resolved.targets.clone(), Some(resolved.devices())).await?;
             let requests_of = std::mem::take(&mut census.requests_of);
             find_derived_files(warehouse, &snapshot, &mut census, requests_of).await?;
-            for ((request, months), files) in self.requests.iter().zip(&census.by_request).zip(&census.files_by_request) {
+            for (request, months) in self.requests.iter().zip(&census.by_request) {
                 let id = request.request.id.to_string();
                 for (month, rows) in months {
                     self.record.enter_found(&id, *month, *rows);
                 }
-                if !files.is_empty() {
-                    self.record.enter_files(&id, files);
-                }
             }
+            let ids = self.requests.iter().map(|request| request.request.id.to_string());
+            self.record.enter_files(ids.zip(&census.files_by_request));
             self.done(Step::Resolve).await?;
 
             let mut months = census.months;

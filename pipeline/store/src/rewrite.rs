@@ -153,8 +153,9 @@ impl Maintainer {
         let rows_before: u64 = inputs.iter().map(|file| file.rows).sum();
         let (owned, state, revision, suppressed) =
             (warehouse.clone(), Arc::clone(snapshot), self.next_generation(), Arc::clone(&spec.suppressed));
+        let throttle = Arc::clone(&self.throttle);
         let work = move |progress| {
-            let splicing = Splicing { warehouse: owned, snapshot: state, month, revision, suppressed, progress };
+            let splicing = Splicing { warehouse: owned, snapshot: state, month, revision, suppressed, throttle, progress };
             match splicing.run() {
                 Ok(spliced) => Ok(Some(spliced)),
                 // What is damaged the other way finds as well, and says where.

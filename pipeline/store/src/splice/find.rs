@@ -51,7 +51,12 @@ pub struct DeviceRow {
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn rows_of_devices(warehouse: &Warehouse, table: Table, file: &DataFile, devices: &Arc<Vec<[u8; 16]>>) -> Result<Vec<DeviceRow>, StoreError> {
+pub fn rows_of_devices(
+    warehouse: &Warehouse,
+    table: Table,
+    file: &DataFile,
+    devices: &Arc<Vec<[u8; 16]>>,
+) -> Result<Vec<DeviceRow>, StoreError> {
     let events = table == Table::Events;
     let found = Codec::new().and_then(|mut codec| {
         let opened = ParquetFile::open(&warehouse.table_folder(table).join(&file.path))?;
@@ -72,7 +77,12 @@ pub fn rows_of_devices(warehouse: &Warehouse, table: Table, file: &DataFile, dev
 }
 
 /// By parquet's own reader, whatever the file's shape.
-fn the_general_way(warehouse: &Warehouse, table: Table, file: &DataFile, devices: &Arc<Vec<[u8; 16]>>) -> Result<Vec<DeviceRow>, StoreError> {
+fn the_general_way(
+    warehouse: &Warehouse,
+    table: Table,
+    file: &DataFile,
+    devices: &Arc<Vec<[u8; 16]>>,
+) -> Result<Vec<DeviceRow>, StoreError> {
     let events = table == Table::Events;
     let names: &[&str] = match (events, warehouse.tables().has_user) {
         (true, true) => &["device", "ts", "user"],

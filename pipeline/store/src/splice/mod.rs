@@ -22,6 +22,7 @@ pub(crate) mod leaf;
 pub(crate) mod month;
 pub(crate) mod page;
 pub(crate) mod stats;
+pub(crate) mod throttle;
 
 #[cfg(test)]
 mod tests;

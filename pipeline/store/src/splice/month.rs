@@ -23,6 +23,7 @@ use super::check::check;
 use super::file::{ParquetFile, splice};
 use super::find::{Found, HasRow, Looked, With, pseudonyms, rows_of, values_of};
 use super::page::Codec;
+use super::throttle::Throttle;
 use super::{Counts, Edit, Stop};
 use crate::affected::{some_columns, sorted};
 use crate::append::covered;
@@ -48,6 +49,7 @@ pub(crate) struct Splicing {
     /// Part of the new files' names, never used before.
     pub(crate) revision: String,
     pub(crate) suppressed: Arc<SuppressionSet>,
+    pub(crate) throttle: Arc<Throttle>,
     pub(crate) progress: Counter,
 }
 
@@ -356,6 +358,7 @@ impl Splicing {
         if std::fs::read(&at).map_err(|source| io("reading", &at, source))? != spliced {
             return Err(Stop::Mismatch("a file that was written reads back as another"));
         }
+        self.throttle.spend(old.bytes()?.len() as u64 + spliced.len() as u64);
         let ts = if table == Table::Events { range_of::<i64>(&new, "ts", |index, page| ints(index, page)) } else { None };
         let range = if table.sort_columns()[0] == "device" { range_of(&new, "device", buckets) } else { None };
         let bounds = |(first, last)| (Timestamp::from_micros(first), Timestamp::from_micros(last));

@@ -1,7 +1,7 @@
 //! The last steps of a run: search what the warehouse keeps, sign, close.
 
 use ameles_core::Timestamp;
-use ameles_ledger::RequestWithSubjects;
+use ameles_ledger::{RequestId, RequestWithSubjects};
 
 use crate::certificate::{
     Certificate, CertifiedClock, CertifiedRequest, FORMAT_VERSION, Found, RemainsElsewhere, SuppressionHorizon, Verification,
@@ -55,6 +55,16 @@ impl Run<'_> {
     /// Signs a certificate for each request and closes them all in one transaction.
     pub(crate) async fn certify(&mut self, resolved: &Resolved) -> Result<RunReport, ErasureError> {
         self.enter(Step::Certify, "signing certificates", self.requests.len() as u64);
+        let (signed, outcomes) = self.certificates(resolved)?;
+        self.done(Step::Certify).await?;
+        self.enter(Step::Complete, "closing requests", 0);
+        self.eraser.ledger.complete_all(&signed).await?;
+        self.eraser.faults.passed(Step::Complete)?;
+        Ok(self.report(outcomes))
+    }
+
+    /// All requests' certificates, signed, and what became of each.
+    fn certificates(&self, resolved: &Resolved) -> Result<(Vec<(RequestId, String)>, Vec<RequestOutcome>), ErasureError> {
         let key = self.eraser.keyring.signing_key()?;
         let signer = Signer::new(key.expose())?;
         drop(key);
@@ -77,13 +87,7 @@ impl Run<'_> {
             tokio::runtime::RuntimeFlavor::MultiThread => tokio::task::block_in_place(all)?,
             _ => all()?,
         };
-        let (signed, outcomes): (Vec<_>, Vec<_>) = certified.into_iter().unzip();
-        drop(signer);
-        self.done(Step::Certify).await?;
-        self.enter(Step::Complete, "closing requests", 0);
-        self.eraser.ledger.complete_all(&signed).await?;
-        self.eraser.faults.passed(Step::Complete)?;
-        Ok(self.report(outcomes))
+        Ok(certified.into_iter().unzip())
     }
 
     fn certificate_for(

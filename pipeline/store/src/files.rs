@@ -77,6 +77,9 @@ pub(crate) struct Written {
 }
 
 impl Written {
+    pub(crate) const fn new(file: NewFile, sha256: String) -> Self {
+        Self { file, sha256 }
+    }
     pub(crate) fn evidence(&self) -> FileEvidence {
         FileEvidence { path: self.file.path.clone(), sha256: self.sha256.clone(), rows: self.file.rows, bytes: self.file.size }
     }

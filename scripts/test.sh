@@ -15,3 +15,5 @@ step "lints" cargo clippy --release --workspace --all-targets --quiet -- -D warn
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --quiet
 step "build" cargo build --release --workspace
 step "tests" cargo test --release --workspace
+# TLS and SASL towards Kafka are a feature, with OpenSSL and Kerberos built from source: last, because it builds the binary once more.
+step "TLS towards Kafka" env AMELES_TEST_KAFKA_TLS=1 cargo test --release -p ameles --features kafka-tls --test main -- kafka::a_broker_is_read_over_tls

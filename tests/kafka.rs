@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ameles_core::{Clock, SystemClock};
 
-use crate::support::kafka::{Kafka, Messages, Reader, Settings, say, wait_until, warehouse};
+use crate::support::kafka::{Kafka, Messages, Reader, SCRAM, Settings, say, wait_until, warehouse};
 use crate::support::{Home, event, python, script};
 
 const PARTITIONS: i32 = 12;
@@ -116,7 +116,12 @@ fn each_event_is_stored_once_whoever_is_killed() {
             if moments(2) == 0 {
                 first.kill();
                 std::thread::sleep(Duration::from_millis(moments(2_000)));
-                if moments(2) == 0 { second.stop() } else { second.kill() }
+                if moments(2) == 0 {
+                    second.wait_until_up();
+                    second.stop();
+                } else {
+                    second.kill();
+                }
             } else {
                 second.kill();
                 std::thread::sleep(Duration::from_millis(moments(2_000)));
@@ -150,6 +155,7 @@ fn moments(seed: u64) -> impl FnMut(u64) -> u64 {
     }
 }
 
+/// `AMELES_TEST_KAFKA_GONE_S` says how long it is gone.
 #[test]
 fn a_broker_that_dies_and_comes_back_loses_and_repeats_nothing() {
     let Some(mut kafka) = Kafka::start() else { return };
@@ -165,7 +171,7 @@ fn a_broker_that_dies_and_comes_back_loses_and_repeats_nothing() {
     let address = kafka.address.clone();
     let reader = Reader::start(&home, &Settings { brokers: &address, topic: "events", more: &[] });
     wait_until("a commit", || reader.metric("ameles_kafka_commits_total").0 > 0.0, || reader.told());
-    kafka.crash_and_restart(Duration::from_secs(3));
+    kafka.crash_and_restart(Duration::from_secs(number_from("AMELES_TEST_KAFKA_GONE_S", 3)));
     (20_000..40_000).for_each(|n| numbered.send(&messages, "events", n));
     messages.flush();
     reader.wait_for("ameles_kafka_events_accepted_total", 40_000.0);
@@ -173,6 +179,34 @@ fn a_broker_that_dies_and_comes_back_loses_and_repeats_nothing() {
     reader.assert_nothing_uncounted();
     reader.stop();
     numbered.assert_each_once(&home, 40_000, &[]);
+}
+
+#[test]
+fn a_full_disk_stops_nothing_for_good_and_loses_nothing() {
+    let Some(kafka) = Kafka::start() else { return };
+    let Some((home, disk)) = Home::on_small_disk(48) else { return };
+    let numbered = Numbered::new(30_000, 500);
+    kafka.create_topic("events", PARTITIONS);
+    let messages = kafka.producer();
+    let send = |range: std::ops::Range<u64>| {
+        range.for_each(|n| numbered.send(&messages, "events", n));
+        messages.flush();
+    };
+    send(0..10_000);
+    let reader = Reader::start(&home, &Settings { brokers: &kafka.address, topic: "events", more: &[] });
+    reader.wait_for("ameles_kafka_events_accepted_total", 10_000.0);
+    disk.fill();
+    send(10_000..20_000);
+    reader.wait_for("ameles_kafka_failing", 1.0);
+    assert_eq!(reader.metric("ameles_kafka_events_accepted_total").0, 10_000.0);
+    assert!(reader.told().contains("No space left"), "{}", reader.told());
+    send(20_000..30_000);
+    disk.free();
+    reader.wait_for("ameles_kafka_events_accepted_total", 30_000.0);
+    reader.wait_for("ameles_kafka_failing", 0.0);
+    reader.assert_nothing_uncounted();
+    reader.stop();
+    numbered.assert_each_once(&home, 30_000, &[]);
 }
 
 #[test]
@@ -288,6 +322,40 @@ fn the_configuration_is_checked_against_the_brokers() {
         "{ security.protocol = \"SASL_PLAINTEXT\", sasl.mechanisms = \"PLAIN\", sasl.username = \"u\", sasl.password = \"hunter2\" }";
     let (code, text) = check(&kafka.address, "events", secret);
     assert!(code == Some(2) && !text.contains("hunter2"), "{text}");
+}
+
+/// Over TLS and with a password: needs `--features kafka-tls`, so it runs where `AMELES_TEST_KAFKA_TLS` is set.
+#[test]
+fn a_broker_is_read_over_tls_with_a_password() {
+    if std::env::var_os("AMELES_TEST_KAFKA_TLS").is_none() {
+        return;
+    }
+    let (kafka, address, certificate) = Kafka::start_with_tls().expect("a broker");
+    let home = Home::new();
+    kafka.create_topic("events", 3);
+    let numbered = Numbered::new(3_000, 60);
+    let messages = kafka.producer();
+    (0..3_000).for_each(|n| messages.send("events", (n % 3) as i32, Some(numbered.payload(n).trim_end().as_bytes())));
+    messages.flush();
+    let client = |password: &str, trusted: &str| {
+        format!(
+            "{{ security.protocol = \"SASL_SSL\", sasl.mechanisms = \"SCRAM-SHA-512\", sasl.username = \"{}\", sasl.password = \"{password}\"{trusted} }}",
+            SCRAM.0
+        )
+    };
+    let trusted = format!(", ssl.ca.location = \"{}\"", certificate.display());
+    let right = client(SCRAM.1, &trusted);
+    let reader = Reader::start(&home, &Settings { brokers: &address, topic: "events", more: &[("AMELES__KAFKA__CLIENT", right.as_str())] });
+    reader.wait_for("ameles_kafka_events_accepted_total", 3_000.0);
+    reader.stop();
+    numbered.assert_each_once(&home, 3_000, &[]);
+    for wrong in [client("another-secret", &trusted), client(SCRAM.1, "")] {
+        let mut check = home.command(&["config", "check"]);
+        check.env("AMELES__KAFKA__BROKERS", &address).env("AMELES__KAFKA__TOPICS", "events").env("AMELES__KAFKA__CLIENT", wrong);
+        let output = check.output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && told.contains(&address) && !told.contains("secret"), "{told}");
+    }
 }
 
 /// How fast a topic is read: `AMELES_TEST_KAFKA_FOLDER=/folder/of/ndjson cargo test --release -p ameles --test main -- --ignored kafka --nocapture`.

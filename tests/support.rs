@@ -12,6 +12,32 @@ use tempfile::TempDir;
 /// The binary under test.
 pub const AMELES: &str = env!("CARGO_BIN_EXE_ameles");
 
+/// A disk that can be filled; unmounted when dropped, which has to come before its folder goes.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn ballast(&self) -> PathBuf {
+        self.0.join("ballast")
+    }
+
+    /// Leaves no byte free.
+    pub fn fill(&self) {
+        let mut file = std::fs::File::create(self.ballast()).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+    }
+
+    /// Gives back what was filled.
+    pub fn free(&self) {
+        std::fs::remove_file(self.ballast()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _still_in_use = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
 /// A home with its journal and key beside it, all in one temporary folder.
 pub struct Home {
     pub folder: TempDir,
@@ -28,6 +54,21 @@ impl Home {
         let home = Self { folder: tempfile::tempdir().unwrap() };
         home.ok(&[&["init"], arguments].concat());
         home
+    }
+
+    /// Made on a disk of its own of so many MiB; `None` where this process may not mount one.
+    pub fn on_small_disk(mib: u32) -> Option<(Self, SmallDisk)> {
+        let home = Self { folder: tempfile::tempdir().unwrap() };
+        std::fs::create_dir(home.path()).unwrap();
+        let size = format!("size={mib}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(home.path()).output().unwrap();
+        if !mounted.status.success() {
+            eprintln!("no small disk: {}", String::from_utf8_lossy(&mounted.stderr));
+            return None;
+        }
+        let disk = SmallDisk(home.path());
+        home.ok(&["init"]);
+        Some((home, disk))
     }
 
     pub fn path(&self) -> PathBuf {

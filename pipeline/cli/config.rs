@@ -93,6 +93,8 @@ pub struct ErasureConfig {
     pub journal: Option<PathBuf>,
     /// Seconds between runs of `serve`.
     pub interval_s: u64,
+    /// MiB a second that a run may read and write in the files that it splices; 0 for no limit.
+    pub io_limit_mb_s: u64,
 }
 
 /// Where `serve` listens.
@@ -160,7 +162,7 @@ impl Default for IngestConfig {
 }
 impl Default for ErasureConfig {
     fn default() -> Self {
-        Self { purge_grace_s: 60, suppression_horizon_days: 400, journal: None, interval_s: 900 }
+        Self { purge_grace_s: 60, suppression_horizon_days: 400, journal: None, interval_s: 900, io_limit_mb_s: 0 }
     }
 }
 impl Default for ServerConfig {

@@ -100,6 +100,7 @@ impl Environment {
             layout: Layout { home: self.home.root().to_owned(), journal: self.home.journal(&self.config) },
             settings: Settings {
                 purge_grace_s: erasure.purge_grace_s,
+                io_limit_mb_s: (erasure.io_limit_mb_s > 0).then_some(erasure.io_limit_mb_s),
                 horizon_days: erasure.suppression_horizon_days,
                 limits: self.config.limits(),
                 ..Settings::default()

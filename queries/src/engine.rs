@@ -8,8 +8,7 @@ use arrow::record_batch::RecordBatch;
 
 use crate::catalog::Metric;
 use crate::kept::Question;
-use crate::metrics::{self, Job};
-use crate::session::session;
+use crate::metrics::{self, Job, Reading};
 use crate::sql;
 use crate::{Guard, KeptAnswers, MetricRequest, QueryError, TableSource};
 
@@ -46,12 +45,14 @@ pub struct Metrics {
     completeness: Completeness,
     limits: SqlLimits,
     kept: Option<Arc<KeptAnswers>>,
+    /// Metrics by the statements of `queries/` alone.
+    by_statements: bool,
 }
 
 impl Metrics {
     /// Over a view (an `Arc<ReadView>` will do).
     pub fn new(source: Arc<dyn TableSource>, completeness: Completeness) -> Self {
-        Self { source, completeness, limits: SqlLimits::default(), kept: None }
+        Self { source, completeness, limits: SqlLimits::default(), kept: None, by_statements: false }
     }
     /// With other bounds.
     #[must_use]
@@ -63,6 +64,12 @@ impl Metrics {
     #[must_use]
     pub fn with_kept(mut self, kept: Arc<KeptAnswers>) -> Self {
         self.kept = Some(kept);
+        self
+    }
+    /// With the statements of `queries/` for all metrics, also where the columns could be counted without SQL: slower, and the same answers.
+    #[must_use]
+    pub fn by_statements(mut self) -> Self {
+        self.by_statements = true;
         self
     }
     /// A metric's rows: date, dimensions as asked, value, `complete`; sorted.
@@ -77,12 +84,13 @@ impl Metrics {
         }
         let tables = self.source.schemas();
         let metric = Metric::of(request, tables)?;
-        let context = session(&self.source, self.limits.memory_bytes_max)?;
-        let Some(coverage) = metrics::coverage(&context).await? else {
+        let view = if self.by_statements { None } else { Arc::clone(&self.source).view() };
+        let reading = Reading::new(&self.source, view, self.limits.memory_bytes_max);
+        let Some(coverage) = reading.coverage().await? else {
             return Ok(RecordBatch::new_empty(Arc::new(metrics::schema_of(request, tables)?)));
         };
         let (completeness, k) = (self.completeness, guard.k());
-        let job = Job { context: &context, request, metric, completeness, coverage, has_user: tables.has_user, k };
+        let job = Job { reading: &reading, request, metric, completeness, coverage, has_user: tables.has_user, k };
         job.run().await
     }
 

@@ -6,6 +6,7 @@
 
 mod catalog;
 mod cells;
+mod count;
 mod engine;
 mod error;
 mod format;

@@ -23,6 +23,10 @@ pub trait TableSource: Send + Sync {
     fn snapshot_id(&self) -> Option<SnapshotId> {
         None
     }
+    /// The view of a warehouse that this is, whose columns can be counted without SQL.
+    fn view(self: Arc<Self>) -> Option<Arc<ReadView>> {
+        None
+    }
 }
 
 impl TableSource for ReadView {
@@ -35,6 +39,9 @@ impl TableSource for ReadView {
     fn snapshot_id(&self) -> Option<SnapshotId> {
         let versions = Table::ALL.into_iter().map(|table| self.snapshot().version(table)).collect();
         Some(SnapshotId { versions, sequence: self.suppression_sequence() })
+    }
+    fn view(self: Arc<Self>) -> Option<Arc<ReadView>> {
+        Some(self)
     }
 }
 

@@ -33,6 +33,9 @@ pub struct Kafka {
     own: Option<Own>,
 }
 
+/// The name and password that the listener with TLS asks for.
+pub const SCRAM: (&str, &str) = ("ameles", "an-ordinary-secret");
+
 struct Own {
     folder: TempDir,
     jars: PathBuf,
@@ -50,21 +53,34 @@ impl Kafka {
         if let Ok(address) = std::env::var("AMELES_TEST_KAFKA") {
             return Some(Self { address, own: None });
         }
+        Self::start_own(heap_mb, None)
+    }
+
+    /// One of this test's own with a second listener, that speaks TLS and asks for a password by SCRAM;
+    /// its address, and the file of the certificate to trust.
+    pub fn start_with_tls() -> Option<(Self, String, PathBuf)> {
+        let port = free_port();
+        let kafka = Self::start_own(384, Some(port))?;
+        let certificate = kafka.own.as_ref()?.folder.path().join("broker.pem");
+        Some((kafka, format!("127.0.0.1:{port}"), certificate))
+    }
+
+    fn start_own(heap_mb: u32, tls_port: Option<u16>) -> Option<Self> {
         let Some(jars) = std::env::var_os("AMELES_TEST_KAFKA_JARS").map(PathBuf::from) else {
             assert!(std::env::var_os("AMELES_TEST_PYTHON").is_none(), "`make test` installs Kafka, and AMELES_TEST_KAFKA_JARS is not set");
             eprintln!("no Kafka: `make test` installs one");
             return None;
         };
         let folder = tempfile::tempdir().unwrap();
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let (port, controller) = (free(), free());
+        let (port, controller) = (free_port(), free_port());
+        let tls_listener = tls_port.map(|port| format!(",SASL_SSL://127.0.0.1:{port}")).unwrap_or_default();
         let data = folder.path().join("data");
         let properties = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{tls_listener}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{tls_listener}\n\
              controller.listener.names=CONTROLLER\ninter.broker.listener.name=PLAINTEXT\n\
-             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\nlog.dirs={}\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL\nlog.dirs={}\n\
              offsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\ntransaction.state.log.num.partitions=1\n\
              share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n\
@@ -72,12 +88,14 @@ impl Kafka {
              auto.create.topics.enable=false\nlog.segment.delete.delay.ms=1000\nlog.cleaner.dedupe.buffer.size=4194304\n",
             data.display()
         );
-        std::fs::write(folder.path().join("server.properties"), properties).unwrap();
+        let tls = tls_port.map(|_| tls_properties(folder.path())).unwrap_or_default();
+        std::fs::write(folder.path().join("server.properties"), properties + &tls).unwrap();
         let mut own = Own { folder, jars, heap_mb, child: None };
         let format = own
             .java("kafka.tools.StorageTool")
             .args(["format", "--standalone", "-t", "ameles-tests-cluster00", "-c"])
             .arg(own.folder.path().join("server.properties"))
+            .args(["--add-scram", &format!("SCRAM-SHA-512=[name={},password={}]", SCRAM.0, SCRAM.1)])
             .output()
             .unwrap();
         assert!(format.status.success(), "{}", String::from_utf8_lossy(&format.stderr));
@@ -187,6 +205,28 @@ impl Drop for Own {
     }
 }
 
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Makes the broker a key and a certificate; what its properties say of them.
+fn tls_properties(folder: &Path) -> String {
+    let keytool = |args: &[&str]| {
+        let output = Command::new("keytool").current_dir(folder).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    };
+    let store = ["-alias", "broker", "-keystore", "broker.p12", "-storetype", "PKCS12", "-storepass", "changeit"];
+    let named = ["-genkeypair", "-keyalg", "EC", "-dname", "CN=localhost", "-ext", "san=ip:127.0.0.1", "-validity", "2"];
+    keytool(&[&named[..], &store].concat());
+    keytool(&[&["-exportcert", "-rfc", "-file", "broker.pem"], &store[..]].concat());
+    format!(
+        "ssl.keystore.location={}\nssl.keystore.type=PKCS12\nssl.keystore.password=changeit\nssl.key.password=changeit\n\
+         sasl.enabled.mechanisms=SCRAM-SHA-512\nlistener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=\
+         org.apache.kafka.common.security.scram.ScramLoginModule required;\n",
+        folder.join("broker.p12").display()
+    )
+}
+
 /// Writes messages.
 pub struct Messages {
     producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext>,
@@ -250,6 +290,11 @@ impl Reader {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Waits until it answers: before, it ends by the signal that asks it to stop.
+    pub fn wait_until_up(&self) {
+        wait_until("a server", || !self.metrics().is_empty(), || self.told());
     }
 
     /// Asks it to stop and expects it to end well.

@@ -1,14 +1,14 @@
 //! Counts, request by request, the rows that an erasure takes: a certificate speaks
 //! of one request, while a run rewrites each month once for all of them.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ameles_core::{DeviceId, Month, SuppressionSet, Timestamp, UserId};
 use ameles_schemas::{Table, column};
-use ameles_store::DataFile;
+use ameles_store::{DataFile, Snapshot, Warehouse, rows_of_devices};
 use arrow::array::{Array, BinaryArray, RecordBatch, TimestampMicrosecondArray};
 use hashbrown::{HashMap, HashSet};
 use parquet::arrow::ProjectionMask;
@@ -38,6 +38,10 @@ pub(crate) struct Targets {
 pub(crate) struct Census {
     /// For each request, rows by month.
     pub by_request: Vec<BTreeMap<Month, u64>>,
+    /// Files with rows of each request, by table and path below the table's folder.
+    pub files_by_request: Vec<BTreeSet<(Table, String)>>,
+    /// Devices of which rows go, and the requests that take them.
+    pub requests_of: HashMap<DeviceId, Vec<u32>>,
     /// Rows that go, each once.
     pub rows: u64,
     /// Files that hold such rows.
@@ -45,12 +49,12 @@ pub(crate) struct Census {
     /// Users who are not erased themselves and of whose events some go.
     pub other_users: HashSet<UserId>,
     /// Months with rows that go.
-    pub months: std::collections::BTreeSet<Month>,
+    pub months: BTreeSet<Month>,
 }
 
 impl Census {
     fn new(requests: usize) -> Self {
-        Self { by_request: vec![BTreeMap::new(); requests], ..Self::default() }
+        Self { by_request: vec![BTreeMap::new(); requests], files_by_request: vec![BTreeSet::new(); requests], ..Self::default() }
     }
     fn add(&mut self, other: Self) {
         for (mine, theirs) in self.by_request.iter_mut().zip(other.by_request) {
@@ -58,23 +62,65 @@ impl Census {
                 *mine.entry(month).or_default() += rows;
             }
         }
+        for (mine, theirs) in self.files_by_request.iter_mut().zip(other.files_by_request) {
+            mine.extend(theirs);
+        }
         self.rows += other.rows;
         self.files += other.files;
         self.other_users.extend(other.other_users);
         self.months.extend(other.months);
+        for (device, theirs) in other.requests_of {
+            let mine = self.requests_of.entry(device).or_default();
+            mine.extend(theirs);
+            mine.sort_unstable();
+            mine.dedup();
+        }
     }
 }
 
-/// Reads all of `files` (of `events`) and counts what `targets` takes.
-pub(crate) async fn count_rows(root: &Path, files: &[DataFile], targets: Arc<Targets>) -> Result<Census, ErasureError> {
-    let jobs: Vec<(PathBuf, Month)> = files.iter().map(|file| (root.join(Table::Events.as_str()).join(&file.path), file.month)).collect();
-    let requests = targets.requests;
-    let parts = each_file(jobs, move |path, month| count_file(path, month, &targets)).await?;
+/// Counts what `targets` takes of `files` (of `events`). With `devices`, sorted, only pages are read that may hold one of them; all without.
+pub(crate) async fn count_rows(
+    warehouse: &Warehouse,
+    files: &[DataFile],
+    targets: Arc<Targets>,
+    devices: Option<Arc<Vec<[u8; 16]>>>,
+) -> Result<Census, ErasureError> {
+    let (owned, requests) = (warehouse.clone(), targets.requests);
+    let parts = each_file(files.to_vec(), move |file| count_file(&owned, file, &targets, devices.as_ref())).await?;
     let mut census = Census::new(requests);
     for part in parts {
         census.add(part);
     }
     Ok(census)
+}
+
+/// Adds to a census of `events` the files of the other tables that hold rows of the devices that it found.
+pub(crate) async fn find_derived_files(
+    warehouse: &Warehouse,
+    snapshot: &Snapshot,
+    census: &mut Census,
+    requests_of: HashMap<DeviceId, Vec<u32>>,
+) -> Result<(), ErasureError> {
+    let mut devices: Vec<[u8; 16]> = requests_of.keys().map(|device| *device.as_bytes()).collect();
+    devices.sort_unstable();
+    let (devices, requests_of) = (Arc::new(devices), Arc::new(requests_of));
+    for table in [Table::Activity, Table::Links, Table::Devices] {
+        let files = snapshot.files(table).iter().filter(|file| census.months.contains(&file.month));
+        let (owned, devices, requests_of) = (warehouse.clone(), devices.clone(), requests_of.clone());
+        let parts = each_file(files.cloned().collect(), move |file| {
+            let rows = rows_of_devices(&owned, table, file, &devices)?;
+            let requests: HashSet<u32> = rows.iter().filter_map(|row| requests_of.get(&row.device)).flatten().copied().collect();
+            Ok((file.path.clone(), requests))
+        });
+        for (path, requests) in parts.await? {
+            for request in requests {
+                if let Some(files) = census.files_by_request.get_mut(request as usize) {
+                    files.insert((table, path.clone()));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The devices of `users` among `links`, restricted to `wanted`.
@@ -84,8 +130,9 @@ pub(crate) async fn devices_of(
     users: Arc<HashMap<UserId, Vec<u32>>>,
     wanted: Arc<HashSet<DeviceId>>,
 ) -> Result<HashMap<DeviceId, Vec<u32>>, ErasureError> {
-    let jobs: Vec<(PathBuf, Month)> = files.iter().map(|file| (root.join(Table::Links.as_str()).join(&file.path), file.month)).collect();
-    let parts = each_file(jobs, move |path, _| {
+    let folder = root.join(Table::Links.as_str());
+    let parts = each_file(files.to_vec(), move |file| {
+        let path = &folder.join(&file.path);
         let mut found: HashSet<(DeviceId, u32)> = HashSet::new();
         for batch in read_columns(path, &[column::USER, column::DEVICE])? {
             let (user, device) = (binary(&batch, column::USER, path)?, binary(&batch, column::DEVICE, path)?);
@@ -112,10 +159,10 @@ pub(crate) async fn devices_of(
 
 /// Rows of `quarantine` that name a device of `targets`: each once, and by request.
 pub(crate) async fn count_quarantine(root: &Path, files: &[DataFile], targets: Arc<Targets>) -> Result<(u64, Vec<u64>), ErasureError> {
-    let jobs: Vec<(PathBuf, Month)> =
-        files.iter().map(|file| (root.join(Table::Quarantine.as_str()).join(&file.path), file.month)).collect();
+    let folder = root.join(Table::Quarantine.as_str());
     let requests = targets.requests;
-    let parts = each_file(jobs, move |path, _| {
+    let parts = each_file(files.to_vec(), move |file| {
+        let path = &folder.join(&file.path);
         let (mut rows, mut by_request) = (0, vec![0; targets.requests]);
         for batch in read_columns(path, &[column::DEVICE])? {
             let device = binary(&batch, column::DEVICE, path)?;
@@ -143,8 +190,23 @@ pub(crate) async fn count_quarantine(root: &Path, files: &[DataFile], targets: A
     Ok(total)
 }
 
-fn count_file(path: &Path, month: Month, targets: &Targets) -> Result<Census, ErasureError> {
+fn count_file(
+    warehouse: &Warehouse,
+    file: &DataFile,
+    targets: &Targets,
+    devices: Option<&Arc<Vec<[u8; 16]>>>,
+) -> Result<Census, ErasureError> {
     let mut census = Census::new(targets.requests);
+    if let Some(devices) = devices {
+        for row in rows_of_devices(warehouse, Table::Events, file, devices)? {
+            if targets.covered.covers(row.device, row.user, row.ts.unwrap_or(Timestamp::MAX)) {
+                count_row(&mut census, targets, row.device, row.user, file);
+            }
+        }
+        census.files = u64::from(census.rows > 0);
+        return Ok(census);
+    }
+    let path = &warehouse.root().join(Table::Events.as_str()).join(&file.path);
     for batch in read_columns(path, &[column::DEVICE, column::TS, column::USER])? {
         let device = binary(&batch, column::DEVICE, path)?;
         let ts = column_as::<TimestampMicrosecondArray>(&batch, column::TS, path)?;
@@ -159,7 +221,7 @@ fn count_file(path: &Path, month: Month, targets: &Targets) -> Result<Census, Er
                 None => None,
             };
             if targets.covered.covers(id, user, Timestamp::from_micros(ts.value(row))) {
-                count_row(&mut census, targets, id, user, month);
+                count_row(&mut census, targets, id, user, file);
             }
         }
     }
@@ -167,9 +229,9 @@ fn count_file(path: &Path, month: Month, targets: &Targets) -> Result<Census, Er
     Ok(census)
 }
 
-fn count_row(census: &mut Census, targets: &Targets, device: DeviceId, user: Option<UserId>, month: Month) {
+fn count_row(census: &mut Census, targets: &Targets, device: DeviceId, user: Option<UserId>, file: &DataFile) {
     census.rows += 1;
-    census.months.insert(month);
+    census.months.insert(file.month);
     let by_subject = match user {
         Some(user) => targets.users.get(&user),
         None => targets.userless.get(&device),
@@ -180,7 +242,16 @@ fn count_row(census: &mut Census, targets: &Targets, device: DeviceId, user: Opt
     }
     for request in by_device.into_iter().chain(by_subject).flatten() {
         if let Some(months) = census.by_request.get_mut(*request as usize) {
-            *months.entry(month).or_default() += 1;
+            *months.entry(file.month).or_default() += 1;
+        }
+        if let Some(files) = census.files_by_request.get_mut(*request as usize)
+            && files.last().is_none_or(|(_, last)| *last != file.path)
+        {
+            files.insert((Table::Events, file.path.clone()));
+        }
+        let requests = census.requests_of.entry(device).or_default();
+        if !requests.contains(request) {
+            requests.push(*request);
         }
     }
 }
@@ -210,21 +281,21 @@ fn file_name(path: &Path) -> String {
 }
 
 /// Runs `work` on every file, a few at once, and gives the results in any order.
-async fn each_file<T, F>(jobs: Vec<(PathBuf, Month)>, work: F) -> Result<Vec<T>, ErasureError>
+async fn each_file<T, F>(files: Vec<DataFile>, work: F) -> Result<Vec<T>, ErasureError>
 where
     T: Send + 'static,
-    F: Fn(&Path, Month) -> Result<T, ErasureError> + Send + Sync + 'static,
+    F: Fn(&DataFile) -> Result<T, ErasureError> + Send + Sync + 'static,
 {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8).min(jobs.len().max(1));
-    let shared = Arc::new((jobs, AtomicUsize::new(0), work));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8).min(files.len().max(1));
+    let shared = Arc::new((files, AtomicUsize::new(0), work));
     let mut tasks = Vec::with_capacity(threads);
     for _ in 0..threads {
         let shared = Arc::clone(&shared);
         tasks.push(tokio::task::spawn_blocking(move || {
-            let (jobs, next, work) = &*shared;
+            let (files, next, work) = &*shared;
             let mut done = Vec::new();
-            while let Some((path, month)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                done.push(work(path, *month)?);
+            while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                done.push(work(file)?);
             }
             Ok::<_, ErasureError>(done)
         }));

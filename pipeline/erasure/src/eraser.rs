@@ -26,6 +26,8 @@ pub struct Layout {
 pub struct Settings {
     /// How long a replaced file is spared for queries that still read it, in seconds.
     pub purge_grace_s: u64,
+    /// What a run may read and write of the files that it splices, in MiB a second; all that it can without.
+    pub io_limit_mb_s: Option<u64>,
     /// How long `run` waits for the process that maintains the warehouse, in seconds.
     pub handover_timeout_s: u64,
     /// How often it looks meanwhile, in milliseconds.
@@ -56,6 +58,7 @@ impl Default for Settings {
         let elsewhere = |place: &str, note: &str| Elsewhere { place: place.to_owned(), days: None, note: note.to_owned() };
         Self {
             purge_grace_s: 60,
+            io_limit_mb_s: None,
             handover_timeout_s: 3_600,
             handover_poll_ms: 250,
             rounds_max: 5,

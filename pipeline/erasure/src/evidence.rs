@@ -6,8 +6,8 @@ use std::path::Path;
 
 use ameles_core::Month;
 use ameles_schemas::Table;
-use ameles_store::{FileEvidence as StoreFile, MonthRewrite, Snapshot, TableChange};
-use hashbrown::HashSet;
+use ameles_store::{FileEvidence as StoreFile, MonthRewrite, Snapshot, TableChange, takes_the_place_of};
+use hashbrown::{HashMap, HashSet};
 
 use crate::ErasureError;
 use crate::certificate::{FileEvidence, TableEvidence};
@@ -79,19 +79,26 @@ async fn sha256_of(path: std::path::PathBuf) -> Result<String, ErasureError> {
     Ok(hex::encode(ring::digest::digest(&ring::digest::SHA256, &bytes)))
 }
 
-/// What the run did to each table in the months where a request's rows were found.
-pub(crate) fn tables_for(record: &RunRecord, found: &FoundRecord) -> Vec<TableEvidence> {
-    let mut tables: BTreeMap<&str, TableEvidence> = BTreeMap::new();
+/// What the run did to each table in the months where a request's rows were found; where single files were spliced, to
+/// those that held its rows.
+pub(crate) fn tables_for(record: &RunRecord, spliced: &SplicedFiles<'_>, found: &FoundRecord) -> Vec<TableEvidence> {
+    let mut tables: BTreeMap<String, TableEvidence> = BTreeMap::new();
     for (table, version) in &record.versions {
         let untouched =
             TableEvidence { table: table.clone(), version_before: *version, version_after: *version, ..TableEvidence::default() };
-        tables.insert(table, untouched);
+        tables.insert(table.clone(), untouched);
     }
     let events = Table::Events.as_str();
-    for evidence in record.rewrites.iter().filter(|evidence| found.events.contains_key(&evidence.month)) {
-        for change in &evidence.rewrite.tables {
-            let deleted = (change.table == events).then_some(evidence.rewrite.erased_rows);
-            add_change(&mut tables, change, deleted);
+    for (number, evidence) in record.rewrites.iter().enumerate().filter(|(_, evidence)| found.events.contains_key(&evidence.month)) {
+        for (at, change) in evidence.rewrite.tables.iter().enumerate() {
+            if evidence.rewrite.spliced.is_some() {
+                let mine = spliced.of_request(found, number, at, change);
+                let deleted = (change.table == events).then_some(mine.rows_before - mine.rows_after);
+                add_change(&mut tables, &mine, deleted);
+            } else {
+                let deleted = (change.table == events).then_some(evidence.rewrite.erased_rows);
+                add_change(&mut tables, change, deleted);
+            }
         }
     }
     for change in record.quarantine.iter().filter(|_| found.quarantine > 0) {
@@ -104,9 +111,49 @@ pub(crate) fn tables_for(record: &RunRecord, found: &FoundRecord) -> Vec<TableEv
     tables
 }
 
-fn add_change<'a>(tables: &mut BTreeMap<&'a str, TableEvidence>, change: &'a TableChange, deleted: Option<u64>) {
+/// Where the files that held rows went: for each in the run's list, what a splice made of it.
+pub(crate) struct SplicedFiles<'a> {
+    /// By place in the list: the rewrite and the change that it stands in, the file, and the one in its place.
+    by_place: HashMap<u32, (usize, usize, &'a StoreFile, Option<&'a StoreFile>)>,
+}
+
+impl<'a> SplicedFiles<'a> {
+    pub(crate) fn new(record: &'a RunRecord) -> Self {
+        let places: HashMap<&str, u32> = record.files.iter().map(String::as_str).zip(0..).collect();
+        let mut by_place = HashMap::new();
+        for (number, evidence) in record.rewrites.iter().enumerate().filter(|(_, evidence)| evidence.rewrite.spliced.is_some()) {
+            for (at, change) in evidence.rewrite.tables.iter().enumerate() {
+                for old in &change.removed {
+                    let Some(place) = places.get(format!("{}/{}", change.table, old.path).as_str()) else { continue };
+                    let new = change.added.iter().find(|new| takes_the_place_of(&new.path, &old.path));
+                    by_place.insert(*place, (number, at, old, new));
+                }
+            }
+        }
+        Self { by_place }
+    }
+
+    /// The part of a change that is about files which held rows of a request.
+    fn of_request(&self, found: &FoundRecord, number: usize, at: usize, change: &TableChange) -> TableChange {
+        let mine: Vec<_> =
+            found.files.iter().filter_map(|place| self.by_place.get(place)).filter(|file| (file.0, file.1) == (number, at)).collect();
+        let removed: Vec<StoreFile> = mine.iter().map(|file| file.2.clone()).collect();
+        let added: Vec<StoreFile> = mine.iter().filter_map(|file| file.3.cloned()).collect();
+        TableChange {
+            table: change.table.clone(),
+            version_before: change.version_before,
+            version_after: change.version_after,
+            rows_before: removed.iter().map(|file| file.rows).sum(),
+            rows_after: added.iter().map(|file| file.rows).sum(),
+            removed,
+            added,
+        }
+    }
+}
+
+fn add_change(tables: &mut BTreeMap<String, TableEvidence>, change: &TableChange, deleted: Option<u64>) {
     let untouched = || TableEvidence { table: change.table.clone(), version_before: change.version_before, ..TableEvidence::default() };
-    let mine = tables.entry(&change.table).or_insert_with(untouched);
+    let mine = tables.entry(change.table.clone()).or_insert_with(untouched);
     let first = mine.files_removed.is_empty() && mine.files_written.is_empty();
     mine.version_before = if first { change.version_before } else { mine.version_before.min(change.version_before) };
     mine.version_after = mine.version_after.max(change.version_after);

@@ -78,7 +78,7 @@ impl Eraser {
         let resolved = resolve(self, &requests).await?;
         let (root, snapshot) = (self.warehouse.root(), &resolved.snapshot);
         let files: Vec<_> = resolved.event_files().cloned().collect();
-        let census = count_rows(root, &files, resolved.targets.clone()).await?;
+        let census = count_rows(&self.warehouse, &files, resolved.targets.clone(), Some(resolved.devices())).await?;
         let (quarantine_rows, _) = count_quarantine(root, snapshot.files(Table::Quarantine), resolved.targets.clone()).await?;
         let mut months = census.months;
         months.extend(resolved.affected.months.iter().copied());

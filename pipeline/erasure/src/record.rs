@@ -4,11 +4,13 @@
 //! The run's record lies with one of its requests, the leader; the others point
 //! to it. It holds counts, months, versions and file names: no pseudonym.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ameles_core::{Month, Timestamp};
 use ameles_ledger::RequestId;
+use ameles_schemas::Table;
 use ameles_store::{MonthRewrite, PurgeReport, TableChange};
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::Verification;
@@ -35,6 +37,9 @@ pub(crate) struct RunRecord {
     /// Rows found, by request.
     #[serde(default)]
     pub found: BTreeMap<String, FoundRecord>,
+    /// Data files that held rows of any request, as `table/path`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
     /// What is to be rewritten: live files by month, then table.
     #[serde(default)]
     pub planned: BTreeMap<Month, BTreeMap<String, Vec<PlannedFile>>>,
@@ -70,6 +75,9 @@ pub(crate) struct FoundRecord {
     /// Rows of `quarantine`.
     #[serde(default)]
     pub quarantine: u64,
+    /// Data files that held rows of it, by their places in the run's list.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub files: BTreeSet<u32>,
 }
 
 /// A live file that is to be replaced.
@@ -99,7 +107,10 @@ impl RunRecord {
     /// Takes over what an earlier run has recorded.
     pub(crate) fn absorb(&mut self, earlier: Self) {
         self.resumed = self.resumed.max(earlier.resumed);
-        for (request, found) in earlier.found {
+        // Places are those in the list that they came with.
+        let places: Vec<u32> = earlier.files.into_iter().map(|file| self.place_of(file)).collect();
+        for (request, mut found) in earlier.found {
+            found.files = found.files.iter().filter_map(|place| places.get(*place as usize).copied()).collect();
             self.found.entry(request).or_insert(found);
         }
         for (month, tables) in earlier.planned {
@@ -114,6 +125,33 @@ impl RunRecord {
         self.purge.files += earlier.purge.files;
         self.purge.bytes += earlier.purge.bytes;
         self.purge.log_files += earlier.purge.log_files;
+    }
+
+    /// A file's place in the list of those that held rows.
+    fn place_of(&mut self, file: String) -> u32 {
+        let place = self.files.iter().position(|known| *known == file).unwrap_or_else(|| {
+            self.files.push(file);
+            self.files.len() - 1
+        });
+        u32::try_from(place).unwrap_or(u32::MAX)
+    }
+
+    /// Enters in which files the rows of requests were found.
+    pub(crate) fn enter_files<'a>(&mut self, found: impl IntoIterator<Item = (String, &'a BTreeSet<(Table, String)>)>) {
+        let mut places: HashMap<&(Table, String), u32> = HashMap::new();
+        for (request, files) in found {
+            for file in files {
+                let place = match places.get(file) {
+                    Some(place) => *place,
+                    None => {
+                        let place = self.place_of(format!("{}/{}", file.0, file.1));
+                        places.insert(file, place);
+                        place
+                    }
+                };
+                self.found.entry(request.clone()).or_default().files.insert(place);
+            }
+        }
     }
 
     /// Enters what a count has found. In a month that was rewritten already these are rows

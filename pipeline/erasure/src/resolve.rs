@@ -74,6 +74,14 @@ pub(crate) async fn resolve(eraser: &Eraser, requests: &[RequestWithSubjects]) -
 }
 
 impl Resolved {
+    /// Devices of which rows may go, sorted.
+    pub fn devices(&self) -> Arc<Vec<[u8; 16]>> {
+        let named = self.targets.devices.keys().chain(self.targets.userless.keys());
+        let mut devices: Vec<[u8; 16]> = named.chain(&self.affected.devices).map(|device| *device.as_bytes()).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        Arc::new(devices)
+    }
     /// Live files of `events` in which rows that go may stand.
     pub fn event_files(&self) -> impl Iterator<Item = &DataFile> {
         self.snapshot.files(Table::Events).iter().filter(|file| self.affected.months.contains(&file.month))

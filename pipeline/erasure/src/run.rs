@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use ameles_core::Month;
 use ameles_ledger::{LedgerError, RequestId, RequestState, RequestWithSubjects};
 use ameles_schemas::Table;
-use ameles_store::{DataFile, Maintainer, Rewrite, Snapshot};
+use ameles_store::{DataFile, Maintainer, Rewrite, Snapshot, SpliceCounts};
 use hashbrown::HashSet;
 use serde::Serialize;
 
-use crate::census::{count_quarantine, count_rows};
+use crate::census::{count_quarantine, count_rows, find_derived_files};
 use crate::evidence::reconstruct;
 use crate::record::{MonthEvidence, PlannedFile, RunRecord, StepDetail};
 use crate::resolve::{Resolved, resolve};
@@ -39,6 +39,8 @@ pub struct RunReport {
     pub files_deleted: u64,
     /// Their bytes.
     pub bytes_deleted: u64,
+    /// What splicing took: pages and bytes copied and encoded again.
+    pub spliced: SpliceCounts,
     /// Another process carried it out.
     pub handed_over: bool,
 }
@@ -139,6 +141,7 @@ impl<'a> Run<'a> {
     }
 
     async fn carry_out(&mut self, maintainer: &mut Maintainer) -> Result<RunReport, ErasureError> {
+        maintainer.limit_io(self.eraser.settings.io_limit_mb_s.map(|mb| mb.saturating_mul(1 << 20)));
         // A crash may have left a month with events rewritten and its activity not.
         maintainer.recover().await?;
         self.done(Step::Begin).await?;
@@ -165,13 +168,18 @@ impl<'a> Run<'a> {
             // What an earlier round has read or written need not be read again, unless more is covered now.
             let unread = |file: &&DataFile| widened || !seen.contains(&file.path);
             let files: Vec<DataFile> = resolved.event_files().filter(unread).cloned().collect();
-            let census = count_rows(self.eraser.warehouse.root(), &files, resolved.targets.clone()).await?;
+            let warehouse = &self.eraser.warehouse;
+            let mut census = count_rows(warehouse, &files, resolved.targets.clone(), Some(resolved.devices())).await?;
+            let requests_of = std::mem::take(&mut census.requests_of);
+            find_derived_files(warehouse, &snapshot, &mut census, requests_of).await?;
             for (request, months) in self.requests.iter().zip(&census.by_request) {
                 let id = request.request.id.to_string();
                 for (month, rows) in months {
                     self.record.enter_found(&id, *month, *rows);
                 }
             }
+            let ids = self.requests.iter().map(|request| request.request.id.to_string());
+            self.record.enter_files(ids.zip(&census.files_by_request));
             self.done(Step::Resolve).await?;
 
             let mut months = census.months;
@@ -366,6 +374,13 @@ impl<'a> Run<'a> {
             files_rewritten: changes.map(|change| change.added.len() as u64).sum(),
             files_deleted: self.record.purge.files,
             bytes_deleted: self.record.purge.bytes,
+            spliced: self.record.rewrites.iter().filter_map(|evidence| evidence.rewrite.spliced).fold(
+                SpliceCounts::default(),
+                |mut all, counts| {
+                    all.add(&counts);
+                    all
+                },
+            ),
             handed_over: false,
         }
     }

@@ -52,23 +52,42 @@ pub struct CertificateVerdict {
     pub certificate: Option<Certificate>,
 }
 
+/// Signs certificates with one key.
+pub(crate) struct Signer {
+    pair: Ed25519KeyPair,
+    public_key: String,
+}
+
+impl Signer {
+    /// Reads the Ed25519 key in `pkcs8`.
+    pub(crate) fn new(pkcs8: &[u8]) -> Result<Self, CertificateError> {
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).map_err(|_| CertificateError::SigningKey)?;
+        let public_key = STANDARD.encode(pair.public_key().as_ref());
+        Ok(Self { pair, public_key })
+    }
+
+    /// The signed document as one line of JSON, keys in canonical order.
+    pub(crate) fn sign(&self, certificate: &Certificate) -> Result<String, CertificateError> {
+        let value = serde_json::to_value(certificate).map_err(CertificateError::Json)?;
+        let contents = canonical_bytes(&value)?;
+        let signature = STANDARD.encode(self.pair.sign(&contents).as_ref());
+        let signature = json!({"algorithm": ALGORITHM, "public_key": self.public_key, "value": signature});
+        let mut document = Vec::with_capacity(contents.len() + 256);
+        document.extend_from_slice(b"{\"certificate\":");
+        document.extend_from_slice(&contents);
+        document.extend_from_slice(b",\"signature\":");
+        document.extend_from_slice(&canonical_bytes(&signature)?);
+        document.push(b'}');
+        String::from_utf8(document).map_err(|_| CertificateError::Shape { part: "document" })
+    }
+}
+
 /// Signs `certificate` with the Ed25519 key in `pkcs8`, and gives the document as one line of JSON.
 ///
 /// # Errors
 /// When the key cannot be used.
 pub fn sign_certificate(certificate: &Certificate, pkcs8: &[u8]) -> Result<String, CertificateError> {
-    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).map_err(|_| CertificateError::SigningKey)?;
-    let value = serde_json::to_value(certificate).map_err(CertificateError::Json)?;
-    let signature = pair.sign(&canonical_bytes(&value)?);
-    let document = json!({
-        "certificate": value,
-        "signature": {
-            "algorithm": ALGORITHM,
-            "public_key": STANDARD.encode(pair.public_key().as_ref()),
-            "value": STANDARD.encode(signature.as_ref()),
-        },
-    });
-    Ok(document.to_string())
+    Signer::new(pkcs8)?.sign(certificate)
 }
 
 /// Checks `json` against `public_key`, which may be the key's 32 bytes, base64, hex,

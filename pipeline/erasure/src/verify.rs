@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ameles_core::{Subject, SubjectKind, Timestamp};
 use ameles_pseudonym::RawIdentifier;
 use ameles_schemas::Table;
-use ameles_store::verify::{Finding, ScanReport, scan_for};
+use ameles_store::verify::{Finding, ScanReport, scan_by_index, scan_for};
 use serde::{Deserialize, Serialize};
 
 use crate::census::{Targets, count_rows};
@@ -66,7 +66,7 @@ impl Eraser {
     }
 
     async fn verify_asked(&self, subjects: Vec<Subject>, progress: &dyn Progress) -> Result<VerifyReport, ErasureError> {
-        let scan = search(self, &subjects, progress).await?;
+        let scan = search(self, &subjects, false, progress).await?;
         let mut report = VerifyReport { subjects_asked: subjects.len() as u64, ..VerifyReport::default() };
         report.add(&scan);
         report.remains = scan.findings;
@@ -101,17 +101,17 @@ impl Eraser {
             ..VerifyReport::default()
         };
         // One pass with nobody to look for still decodes everything: damage shows.
-        let scan = search(self, &completed, progress).await?;
+        let scan = search(self, &completed, false, progress).await?;
         report.add(&scan);
         report.remains = scan.findings;
         if !open.is_empty() {
-            let scan = search(self, &open, progress).await?;
+            let scan = search(self, &open, false, progress).await?;
             report.add(&scan);
             report.pending = scan.findings;
         }
         let covered = Arc::new(pending);
-        report.rows_pending = rows_left(self, Arc::new(Targets { covered: covered.clone(), ..Targets::default() })).await?;
-        let all = rows_left(self, Arc::new(Targets { covered: everything, ..Targets::default() })).await?;
+        report.rows_pending = rows_left(self, Arc::new(Targets { covered: covered.clone(), ..Targets::default() }), None).await?;
+        let all = rows_left(self, Arc::new(Targets { covered: everything, ..Targets::default() }), None).await?;
         report.rows_remaining = all.saturating_sub(report.rows_pending);
         report.clean = report.remains.is_empty() && report.rows_remaining == 0;
         report.at = self.clock.now();
@@ -142,37 +142,43 @@ impl VerifyReport {
     }
 }
 
-/// Looks for `subjects` in all that is kept.
-pub(crate) async fn search(eraser: &Eraser, subjects: &[Subject], progress: &dyn Progress) -> Result<ScanReport, ErasureError> {
+/// Looks for `subjects` in all that is kept; `by_index` decodes of the tables' data files only the pages that may hold one.
+pub(crate) async fn search(
+    eraser: &Eraser,
+    subjects: &[Subject],
+    by_index: bool,
+    progress: &dyn Progress,
+) -> Result<ScanReport, ErasureError> {
     progress.begin(Step::Verify, "searching all that is kept", 0);
     let advance = |bytes: u64| progress.advance(bytes);
     let mut total = ScanReport::default();
     for folder in eraser.searched_folders() {
         let mut attempt = 1;
         let scan = loop {
-            match scan_for(&folder, subjects, &advance).await {
+            let scanned = if by_index {
+                let snapshot = eraser.warehouse.snapshot().await?;
+                scan_by_index(&folder, &eraser.warehouse, &snapshot, subjects, &advance).await
+            } else {
+                scan_for(&folder, subjects, &advance).await
+            };
+            match scanned {
                 Ok(scan) => break scan,
                 // A commit, a purge or the ledger's write-ahead log may take a file away between listing and reading.
                 Err(error) if error.is_vanished_file() && attempt < SEARCH_ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error.into()),
             }
         };
-        total.files_decoded += scan.files_decoded;
-        total.files_searched += scan.files_searched;
-        total.bytes += scan.bytes;
-        total.rows += scan.rows;
-        total.pages += scan.pages;
-        total.findings.extend(scan.findings);
+        total = total.and(scan);
     }
     Ok(total)
 }
 
-/// Rows of `events` that are covered in the present snapshot.
-pub(crate) async fn rows_left(eraser: &Eraser, targets: Arc<Targets>) -> Result<u64, ErasureError> {
+/// Rows of `events` that are covered in the present snapshot: among those of `devices` (sorted), or among all.
+pub(crate) async fn rows_left(eraser: &Eraser, targets: Arc<Targets>, devices: Option<Arc<Vec<[u8; 16]>>>) -> Result<u64, ErasureError> {
     if targets.covered.is_empty() {
         return Ok(0);
     }
     let snapshot = eraser.warehouse.snapshot().await?;
-    let census = count_rows(eraser.warehouse.root(), snapshot.files(Table::Events), targets).await?;
+    let census = count_rows(&eraser.warehouse, snapshot.files(Table::Events), targets, devices).await?;
     Ok(census.rows)
 }

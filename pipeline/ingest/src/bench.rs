@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 
 use crate::IngestEnv;
 use crate::admission::{View, Worker};
-use crate::batch::{HourlyCounts, Part, SortedBatch};
+use crate::batch::{HourlyCounts, Part, RANGE_BITS, SortedBatch};
 use crate::decode::Scratch;
 use crate::lines::{Line, TextLines};
 
@@ -63,11 +63,12 @@ impl<'a> Stages<'a> {
     /// All that a worker does: rows in columns at the end.
     pub fn admit(&mut self, chunk: &[u8], events: usize) -> Admitted {
         let admission = &self.env.admission;
-        let mut part = Part::new("bench".into(), self.view.arrival, 1, &admission.columns, None, events, 0);
+        let mut part = Part::new("bench".into(), self.view.arrival, 1, &admission.columns, None, 0, 0);
+        part.use_room(&mut self.worker.room, events);
         for (line, number) in TextLines::new(chunk).zip(1..) {
             admission.checked_line(&mut self.worker, &self.view, None, line, number, &mut part);
         }
-        part.finish();
+        self.worker.room = part.group(RANGE_BITS);
         Admitted(part)
     }
 
@@ -81,7 +82,7 @@ impl<'a> Stages<'a> {
         let mut batches = Vec::new();
         for (at, (month, pieces)) in sorted.months().into_iter().enumerate() {
             for piece in 0..pieces {
-                batches.push((month, sorted.piece(at, piece)?));
+                batches.push((month, sorted.piece(at, piece, true)?));
             }
         }
         Ok(batches)

@@ -73,11 +73,7 @@ impl DomainHasher {
     pub fn bytes16_each<const N: usize>(pairs: [(&Self, &[u8]); N]) -> [[u8; 16]; N] {
         #[cfg(target_arch = "x86_64")]
         if pairs.iter().all(|(_, message)| message.len() < LENGTH_AT) {
-            let messages = pairs.map(|(hasher, message)| Short {
-                inner: &hasher.inner,
-                outer: &hasher.outer,
-                block: last_block(message, BLOCK_BYTES + message.len()),
-            });
+            let messages = pairs.map(|(hasher, message)| Short { inner: &hasher.inner, outer: &hasher.outer, block: only_block(message) });
             if let Some(keys) = side_by_side::bytes16(&messages) {
                 return keys;
             }
@@ -126,14 +122,39 @@ fn padded(key: &SecretKey32, pad: u8) -> [u32; 8] {
     state
 }
 
-/// The last bytes of a message of so many, at most 55, with the padding of FIPS 180-4, section 5.1.1.
+/// A message of at most 55 bytes behind a block of key, with the padding of FIPS 180-4, section 5.1.1:
+/// its bytes in order, sixteen to a number, the first lowest.
+///
+/// Put together in registers: written to memory byte by byte it could not be read sixteen at a time at once.
 #[cfg(target_arch = "x86_64")]
-fn last_block(rest: &[u8], message_bytes: usize) -> [u8; BLOCK_BYTES] {
-    let mut block = [0; BLOCK_BYTES];
-    block[..rest.len()].copy_from_slice(rest);
-    block[rest.len()] = 0x80;
-    block[LENGTH_AT..].copy_from_slice(&(message_bytes as u64 * 8).to_be_bytes());
+#[inline]
+fn only_block(message: &[u8]) -> [u128; 4] {
+    let mut block = [0; 4];
+    let (whole, rest) = message.as_chunks::<16>();
+    for (into, bytes) in block.iter_mut().zip(whole) {
+        *into = u128::from_le_bytes(*bytes);
+    }
+    // What the last sixteen bytes hold before the rest is shifted out.
+    let last = match message.last_chunk::<16>() {
+        Some(_) if rest.is_empty() => 0,
+        Some(bytes) => u128::from_le_bytes(*bytes) >> (8 * (16 - rest.len())),
+        None => short_number(message),
+    };
+    // At most three are whole, because there are at most 55 bytes.
+    block[whole.len() % 4] = last | 0x80 << (8 * rest.len());
+    block[3] |= u128::from(((BLOCK_BYTES + message.len()) as u64 * 8).swap_bytes()) << 64;
     block
+}
+
+/// Up to 15 bytes as a number, the first lowest.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn short_number(bytes: &[u8]) -> u128 {
+    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        // Bytes that stand in both are the same in both.
+        return u128::from(u64::from_le_bytes(*first)) | u128::from(u64::from_le_bytes(*last)) << (8 * (bytes.len() - 8));
+    }
+    bytes.iter().rev().fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
 
 /// Compresses the message's last bytes with the padding of FIPS 180-4, section 5.1.1.

@@ -22,6 +22,6 @@ pub use hasher::DomainHasher;
 pub use identify::{IdentifyError, identify};
 pub use kek::{KekError, KeyEncryptionKey};
 pub use keyring::{EpochInfo, Keyring, KeyringError, PURPOSES};
-pub use normalise::normalise;
+pub use normalise::{is_plainly_normal, normalise};
 pub use raw::{IdentifierError, RawIdentifier};
 pub use secret::{SecretBytes, SecretKey32};

@@ -14,7 +14,13 @@ use unicode_normalization::UnicodeNormalization;
 /// capitals to fold. An owned result is the caller's to wipe.
 #[inline]
 pub fn normalise(raw: &str, fold_case: bool) -> Cow<'_, str> {
-    if is_normal(raw.as_bytes(), fold_case) { Cow::Borrowed(raw) } else { spelt_anew(raw, fold_case) }
+    if is_plainly_normal(raw, fold_case) { Cow::Borrowed(raw) } else { spelt_anew(raw, fold_case) }
+}
+
+/// Whether it can be told at a glance that [`normalise`] changes nothing; `false` says nothing.
+#[inline]
+pub fn is_plainly_normal(raw: &str, fold_case: bool) -> bool {
+    is_normal(raw.as_bytes(), fold_case)
 }
 
 /// Nothing but ASCII without blanks, control characters and capitals to fold:

@@ -94,8 +94,8 @@ pub(crate) struct Short<'a> {
     pub(crate) inner: &'a [u32; 8],
     /// The state after the outer padded key.
     pub(crate) outer: &'a [u32; 8],
-    /// The message's only block, padded.
-    pub(crate) block: [u8; 64],
+    /// The message's only block, padded: its bytes in order, sixteen to a number, the first lowest.
+    pub(crate) block: [u128; 4],
 }
 
 /// The first 16 bytes of each HMAC; `None` where the processor lacks the instructions.
@@ -206,12 +206,10 @@ impl State {
 /// A block's sixteen words.
 #[inline]
 #[target_feature(enable = "ssse3")]
-fn words(block: &[u8; 64]) -> [__m128i; 4] {
+fn words(block: &[u128; 4]) -> [__m128i; 4] {
     let mut words = [_mm_setzero_si128(); 4];
-    let (quads, _) = block.as_chunks::<16>();
     for at in 0..4 {
-        let bytes = u128::from_le_bytes(quads[at]);
-        words[at] = big_endian(_mm_set_epi64x((bytes >> 64) as i64, bytes as i64));
+        words[at] = big_endian(_mm_set_epi64x((block[at] >> 64) as i64, block[at] as i64));
     }
     words
 }

@@ -1,6 +1,6 @@
 //! Whom and what an erasure touches.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ameles_core::{DeviceId, Month, SuppressionSet, Timestamp};
@@ -8,9 +8,10 @@ use ameles_schemas::Table;
 use arrow::datatypes::{Schema, SchemaRef};
 use hashbrown::HashSet;
 
-use crate::append::covered;
 use crate::files::{Rows, RunReader, column, optional_pseudonyms, pseudonyms};
 use crate::recover::not_rolled_up;
+use crate::splice::find::rows_of_devices;
+use crate::splice::month::parallel;
 use crate::{DataFile, Snapshot, StoreError, Warehouse};
 
 /// What the erasure of some subjects touches.
@@ -127,20 +128,16 @@ fn count(warehouse: &Warehouse, snapshot: &Snapshot, set: &SuppressionSet, affec
     if devices.is_empty() {
         return Ok(());
     }
-    let mut names = vec!["device", "ts"];
-    if warehouse.tables().has_user {
-        names.push("user");
-    }
-    let schema = some_columns(warehouse, Table::Events, &names)?;
-    for month in snapshot.months(Table::Events) {
-        let files = snapshot.month_files(Table::Events, month).to_vec();
-        let mut rows = RunReader::new(warehouse.table_folder(Table::Events), files, Arc::clone(&schema)).of_devices(Arc::clone(&devices));
-        while let Some(batch) = rows.next_batch()? {
-            let hits = covered(&batch, set)?.into_iter().filter(|hit| *hit).count() as u64;
-            affected.rows += hits;
-            if hits > 0 {
-                affected.months.insert(month);
-            }
+    let files: VecDeque<DataFile> = snapshot.files(Table::Events).iter().cloned().collect();
+    let counted = parallel(files, |_, file| {
+        let rows = rows_of_devices(warehouse, Table::Events, &file, &devices)?;
+        let hits = rows.iter().filter(|row| set.covers(row.device, row.user, row.ts.unwrap_or(Timestamp::MAX))).count() as u64;
+        Ok((file.month, hits))
+    });
+    for (month, hits) in counted.map_err(|stop| stop.into_error(Table::Events.as_str()))? {
+        affected.rows += hits;
+        if hits > 0 {
+            affected.months.insert(month);
         }
     }
     // Months whose events have gone may still have activity, and a crash may have left some that events have no more.

@@ -284,7 +284,7 @@ pub(crate) fn quarantine_by_month(rows: &RecordBatch) -> Result<Vec<(Month, Reco
         .collect()
 }
 
-fn times(column: &ArrayRef) -> Result<Vec<Timestamp>, StoreError> {
+pub(crate) fn times(column: &ArrayRef) -> Result<Vec<Timestamp>, StoreError> {
     let column =
         column.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| StoreError::Batch("a time column is no timestamp".into()))?;
     Ok(column.values().iter().map(|at| Timestamp::from_micros(*at)).collect())

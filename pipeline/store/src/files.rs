@@ -77,6 +77,9 @@ pub(crate) struct Written {
 }
 
 impl Written {
+    pub(crate) const fn new(file: NewFile, sha256: String) -> Self {
+        Self { file, sha256 }
+    }
     pub(crate) fn evidence(&self) -> FileEvidence {
         FileEvidence { path: self.file.path.clone(), sha256: self.sha256.clone(), rows: self.file.rows, bytes: self.file.size }
     }
@@ -347,6 +350,18 @@ pub(crate) fn pseudonyms(column: &ArrayRef, what: &str) -> Result<Vec<u128>, Sto
     let bad = || StoreError::Batch(format!("column {what} must hold 16 bytes in each row"));
     let column = column.as_binary_opt::<i32>().ok_or_else(bad)?;
     (0..column.len()).map(|row| if column.is_null(row) { Err(bad()) } else { to_u128(column.value(row)).ok_or_else(bad) }).collect()
+}
+
+/// The same without a copy: big-endian bytes, whose order is the order of the numbers.
+pub(crate) fn pseudonym_bytes<'a>(column: &'a ArrayRef, what: &str) -> Result<&'a [[u8; 16]], StoreError> {
+    let bad = || StoreError::Batch(format!("column {what} must hold 16 bytes in each row"));
+    let column = column.as_binary_opt::<i32>().ok_or_else(bad)?;
+    let offsets = column.value_offsets();
+    if column.null_count() > 0 || offsets.windows(2).any(|pair| pair[1] - pair[0] != 16) {
+        return Err(bad());
+    }
+    let bounds = offsets.first().zip(offsets.last()).map_or(0..0, |(first, last)| *first as usize..*last as usize);
+    Ok(column.value_data().get(bounds).ok_or_else(bad)?.as_chunks().0)
 }
 
 /// The same where a row may have none.

@@ -7,13 +7,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ameles_core::{Month, Random};
 use hashbrown::HashSet;
 use rustix::fs::FlockOperation;
 
 use crate::durable;
+use crate::splice::throttle::Throttle;
 use crate::{StoreError, Warehouse};
 
 /// A writer's right to append; dropped, it ends.
@@ -33,6 +34,7 @@ pub struct Maintainer {
     id: String,
     generations: AtomicU64,
     rewriting: Mutex<HashSet<Month>>,
+    pub(crate) throttle: Arc<Throttle>,
     _lock: File,
 }
 
@@ -95,6 +97,10 @@ impl Maintainer {
     pub fn warehouse(&self) -> &Warehouse {
         &self.warehouse
     }
+    /// From now on an erasure reads and writes no more than so many bytes a second in files that it splices; `None` lifts the limit.
+    pub fn limit_io(&mut self, bytes_per_s: Option<u64>) {
+        self.throttle = Arc::new(Throttle::new(bytes_per_s));
+    }
     /// An id for a settled generation, never used before.
     pub(crate) fn next_generation(&self) -> String {
         format!("{}{:06x}", self.id, self.generations.fetch_add(1, Ordering::Relaxed))
@@ -147,7 +153,14 @@ impl Warehouse {
             return Ok(None);
         }
         let id = random_id(random)?;
-        Ok(Some(Maintainer { warehouse: self.clone(), id, generations: AtomicU64::new(0), rewriting: Mutex::default(), _lock: lock }))
+        Ok(Some(Maintainer {
+            warehouse: self.clone(),
+            id,
+            generations: AtomicU64::new(0),
+            rewriting: Mutex::default(),
+            throttle: Arc::new(Throttle::new(None)),
+            _lock: lock,
+        }))
     }
 
     /// Whether no process holds the lease any more.

@@ -6,6 +6,8 @@
 //!   `e-{lease}-{batch}-{part}-ald.parquet`: so a roll-up that never came to pass
 //!   shows without reading the rows.
 //! - `month=2018-07-01/s-{generation}-{part}-{keys}.parquet`: settled.
+//!   A file that an erasure has spliced keeps all of that and has a revision besides:
+//!   `s-{generation}-{part}-{keys}-{revision}.parquet`.
 //! - `month=2018-07-01/m-{generation}-{tier}-{part}.parquet`: several runs that were
 //!   neighbours in the order of their commits, merged into one that stands in their place.
 //!
@@ -91,13 +93,29 @@ pub(crate) fn run_path(table: Table, month: Month, lease: &str, batch: u64, part
     path
 }
 
-pub(crate) fn settled_path(month: Month, generation: &str, part: u32, keys: Keys) -> String {
-    let keys = match keys {
+const fn keys_letter(keys: Keys) -> char {
+    match keys {
         Keys::Kept => 'k',
         Keys::Dropped => 'c',
         Keys::Mixed => 'r',
-    };
-    format!("{}/s-{generation}-{part}-{keys}.parquet", partition_folder(month))
+    }
+}
+
+pub(crate) fn settled_path(month: Month, generation: &str, part: u32, keys: Keys) -> String {
+    format!("{}/s-{generation}-{part}-{}.parquet", partition_folder(month), keys_letter(keys))
+}
+
+/// A file that takes the place of a settled one.
+pub(crate) fn spliced_path(month: Month, generation: &str, part: u32, keys: Keys, revision: &str) -> String {
+    format!("{}/s-{generation}-{part}-{}-{revision}.parquet", partition_folder(month), keys_letter(keys))
+}
+
+/// Whether a spliced file is what took the place of another: both are the same part of one settled run.
+pub fn takes_the_place_of(new: &str, old: &str) -> bool {
+    match (parse(new), parse(old)) {
+        (Some(new), Some(old)) => new == old && matches!(new.origin, Origin::Settled { .. }),
+        _ => false,
+    }
 }
 
 pub(crate) fn merged_path(month: Month, generation: &str, tier: u32, part: u32) -> String {
@@ -121,6 +139,9 @@ pub(crate) fn parse(path: &str) -> Option<FileName> {
                 "r" => Keys::Mixed,
                 _ => return None,
             };
+            if parts.next().is_some_and(|revision| revision.is_empty() || !revision.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+                return None;
+            }
             (Origin::Settled { generation, part, keys }, Vec::new())
         }
         "m" => {
@@ -159,10 +180,16 @@ mod tests {
         for keys in [Keys::Kept, Keys::Dropped, Keys::Mixed] {
             let name = parse(&settled_path(month, "ab01", 3, keys)).unwrap();
             assert_eq!(name.origin, Origin::Settled { generation: "ab01".into(), part: 3, keys });
+            let spliced = spliced_path(month, "ab01", 3, keys, "ab09");
+            assert_eq!(parse(&spliced).unwrap(), name);
+            assert!(takes_the_place_of(&spliced, &settled_path(month, "ab01", 3, keys)));
+            assert!(!takes_the_place_of(&spliced, &settled_path(month, "ab01", 4, keys)));
         }
         let merged = parse(&merged_path(month, "ab02", 2, 5)).unwrap();
         assert_eq!(merged.origin, Origin::Merged { generation: "ab02".into(), tier: 2, part: 5 });
         assert_eq!(parse("month=2018-07-02/s-ab-0-k.parquet"), None);
+        assert_eq!(parse("month=2018-07-01/s-ab-0-k-.parquet"), None);
+        assert_eq!(parse("month=2018-07-01/s-ab-0-k-09-09.parquet"), None);
         assert_eq!(parse("part-0001.parquet"), None);
     }
 }

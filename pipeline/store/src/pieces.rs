@@ -31,12 +31,13 @@ pub trait SortedEvents: Send + Sync + 'static {
     /// Months in ascending order, each once, and the number of their pieces.
     fn months(&self) -> Vec<(Month, usize)>;
 
-    /// A piece of a month, by their numbers: `file_schema(Table::Events)`, sorted by (device, ts, arrival); text may come as a dictionary.
+    /// A piece of a month, by their numbers: `file_schema(Table::Events)`, sorted by (device, ts, event key, arrival); text may come as a
+    /// dictionary. Without `keys` nobody needs the event keys: they may be null.
     /// The pieces of a month have ascending devices, and no device is in two. Called again it gives the same rows.
     ///
     /// # Errors
     /// When the columns cannot be put together.
-    fn piece(&self, month: usize, piece: usize) -> Result<RecordBatch, StoreError>;
+    fn piece(&self, month: usize, piece: usize, keys: bool) -> Result<RecordBatch, StoreError>;
 
     /// Whether a suppression covers any of the rows.
     ///
@@ -73,7 +74,7 @@ impl SortedEvents for Batches {
         self.events.iter().map(|(month, _)| (*month, 1)).collect()
     }
 
-    fn piece(&self, month: usize, _: usize) -> Result<RecordBatch, StoreError> {
+    fn piece(&self, month: usize, _: usize, _: bool) -> Result<RecordBatch, StoreError> {
         Ok(self.events[month].1.clone())
     }
 
@@ -186,7 +187,9 @@ impl Writing {
 
     fn piece(&self, month: usize, piece: usize, so_far: &MonthSoFar, share: &mut Share) -> Result<(), StoreError> {
         let (form, tables) = (&self.forms[month], self.warehouse.tables());
-        let mut events = self.source.piece(month, piece)?;
+        // Rows of one device and time come in the order of their keys: the roll-up of keys that will go does without.
+        let keys = form.settled.as_ref().is_none_or(|settled| settled.keys != Keys::Dropped);
+        let mut events = self.source.piece(month, piece, keys)?;
         let covered = covered(&events, &self.suppressed)?;
         let count = covered.iter().filter(|covered| **covered).count();
         if count > 0 {

@@ -12,11 +12,13 @@ use crate::append::{batch_of, derived_tables};
 use crate::commit::{Decision, Landed, Plan};
 use crate::files::{Written, evidence};
 use crate::log::{Change, LogState};
-use crate::names::{Keys, Origin, Source};
+use crate::names::{self, Keys, Origin, Source};
 use crate::progress::counted;
 use crate::settle::{Job, Settled};
 use crate::snapshot::{of_month, one_generation};
-use crate::{DataFile, Maintainer, Snapshot, StoreError, Warehouse, durable};
+use crate::splice::Stop;
+use crate::splice::month::{Replaced, SplicedMonth, Splicing};
+use crate::{DataFile, Maintainer, Snapshot, SpliceCounts, StoreError, Warehouse, durable};
 
 /// Told how many rows have been read since it was told last.
 pub type RowProgress<'a> = &'a (dyn Fn(u64) + Send + Sync);
@@ -75,6 +77,9 @@ pub struct MonthRewrite {
     pub rows_after: u64,
     /// The tables.
     pub tables: Vec<TableChange>,
+    /// What splicing took, where files were spliced and not written anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spliced: Option<SpliceCounts>,
 }
 
 impl Maintainer {
@@ -95,6 +100,13 @@ impl Maintainer {
         let inputs = snapshot.month_files(Table::Events, month).to_vec();
         if spec.suppressed.is_empty() && is_as_wanted(&snapshot, warehouse, month, spec.closed) {
             return Ok(MonthRewrite { rows_after: inputs.iter().map(|file| file.rows).sum(), ..MonthRewrite::default() });
+        }
+        if !spec.suppressed.is_empty()
+            && !inputs.is_empty()
+            && is_as_wanted(&snapshot, warehouse, month, spec.closed)
+            && let Some(rewrite) = self.splice(&snapshot, month, spec, progress).await?
+        {
+            return Ok(rewrite);
         }
         let round_of = |table: Table| snapshot.txn(table, &round_app(month));
         for table in derived_tables(warehouse.tables()) {
@@ -125,7 +137,70 @@ impl Maintainer {
         let duplicates = settled.duplicates();
         let mut duplicates_by: Vec<(Option<String>, u64)> = settled.duplicates_by.into_iter().collect();
         duplicates_by.sort();
-        Ok(MonthRewrite { duplicates, duplicates_by, erased_rows: settled.erased, rows_after: settled.rows_after, tables })
+        Ok(MonthRewrite { duplicates, duplicates_by, erased_rows: settled.erased, rows_after: settled.rows_after, tables, spliced: None })
+    }
+
+    /// Takes what `spec` covers out of a month that is one settled run; none where its files are not of the shape for that.
+    async fn splice(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        month: Month,
+        spec: &Rewrite,
+        progress: RowProgress<'_>,
+    ) -> Result<Option<MonthRewrite>, StoreError> {
+        let warehouse = &self.warehouse;
+        let inputs = snapshot.month_files(Table::Events, month);
+        let rows_before: u64 = inputs.iter().map(|file| file.rows).sum();
+        let (owned, state, revision, suppressed) =
+            (warehouse.clone(), Arc::clone(snapshot), self.next_generation(), Arc::clone(&spec.suppressed));
+        let throttle = Arc::clone(&self.throttle);
+        let work = move |progress| {
+            let splicing = Splicing { warehouse: owned, snapshot: state, month, revision, suppressed, throttle, progress };
+            match splicing.run() {
+                Ok(spliced) => Ok(Some(spliced)),
+                // What is damaged the other way finds as well, and says where.
+                Err(Stop::Unsupported(what) | Stop::Damaged(what)) => {
+                    tracing::warn!(%month, what, "the month is rewritten whole");
+                    Ok(None)
+                }
+                Err(Stop::Mismatch(what)) => {
+                    tracing::error!(%month, what, "an erasure would have changed rows that must stay");
+                    Err(StoreError::Integrity { table: Table::Events.as_str(), month: month.to_string() })
+                }
+                Err(error) => Err(error.into_error(&names::partition_folder(month))),
+            }
+        };
+        let Some(spliced) = counted(work, progress).await? else { return Ok(None) };
+        let rows_after = rows_before - spliced.erased;
+        if spliced.files.is_empty() {
+            return Ok(Some(MonthRewrite { rows_after, ..MonthRewrite::default() }));
+        }
+        warehouse.failpoint("rewrite.events_written")?;
+        warehouse.failpoint("rewrite.files_written")?;
+        let round = 1 + warehouse_round(snapshot, warehouse, month);
+        let SplicedMonth { files, erased, counts } = spliced;
+        let mut tables = Vec::new();
+        for table in [Table::Events].into_iter().chain(derived_tables(warehouse.tables())) {
+            let mine: Vec<&Replaced> = files.iter().filter(|file| file.table == table).collect();
+            let old: Vec<DataFile> = mine.iter().map(|file| file.old.clone()).collect();
+            let written: Vec<Written> = mine.iter().filter_map(|file| file.new.clone()).collect();
+            let mut plan = MonthPlan {
+                warehouse,
+                table,
+                month,
+                round,
+                data_change: true,
+                inputs: &old,
+                written: &written,
+                scope: Scope::Files,
+                removed: Vec::new(),
+            };
+            let landed = warehouse.commit(table, &mut plan).await?;
+            let removed = mine.iter().map(|file| file.evidence.clone()).collect();
+            tables.push(TableChange::new(table, landed, removed, written.iter().map(Written::evidence).collect()));
+            committed(warehouse, table)?;
+        }
+        Ok(Some(MonthRewrite { erased_rows: erased, rows_after, tables, spliced: Some(counts), ..MonthRewrite::default() }))
     }
 
     /// Writes the inputs as one run, with its roll-up, and commits nothing.
@@ -238,6 +313,8 @@ pub(crate) enum Scope {
     Month,
     /// The inputs' runs and the rows that were rolled up from them.
     Runs,
+    /// The inputs alone, which are files of the table itself.
+    Files,
 }
 
 /// Replaces a month's files in one table.
@@ -260,7 +337,7 @@ impl Plan for MonthPlan<'_> {
         if state.txns.get(&app) == Some(&self.round) {
             return Ok(Decision::Done);
         }
-        self.removed = if self.table == Table::Events {
+        self.removed = if self.table == Table::Events || self.scope == Scope::Files {
             self.inputs.to_vec()
         } else if self.scope == Scope::Runs {
             // A roll-up of theirs that has not come yet sees that its run has gone, and stays away.
@@ -279,8 +356,9 @@ impl Plan for MonthPlan<'_> {
             add: self.written.iter().map(|written| written.file.clone()).collect(),
             remove: self.removed.iter().map(|file| file.path.clone()).collect(),
             txns: vec![(app, self.round)],
-            // A merged run stands where its last input stood: what was accepted after that stays behind it.
-            modified: (self.scope == Scope::Runs && self.table == Table::Events)
+            // A merged run stands where its last input stood: what was accepted after that stays behind it. A spliced file is a part of
+            // its run as before.
+            modified: (self.scope == Scope::Files || self.scope == Scope::Runs && self.table == Table::Events)
                 .then(|| self.inputs.iter().map(|file| file.modified).max())
                 .flatten(),
             schema: None,

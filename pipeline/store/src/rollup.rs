@@ -14,7 +14,7 @@ use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Field, Schema, TimestampMicrosecondType, UInt32Type};
 
 use crate::StoreError;
-use crate::files::{column, optional_pseudonyms, pseudonyms};
+use crate::files::{column, pseudonym_bytes, to_u128};
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
@@ -55,7 +55,7 @@ pub fn roll_up(tables: &TableSchemas, month: Month, sorted_events: &RecordBatch)
 
 struct Events<'a> {
     batch: &'a RecordBatch,
-    devices: Vec<u128>,
+    devices: &'a [[u8; 16]],
     ts: &'a TimestampMicrosecondArray,
     types: &'a ArrayRef,
     keys: Option<&'a BinaryArray>,
@@ -67,7 +67,7 @@ struct Events<'a> {
 
 impl<'a> Events<'a> {
     fn new(tables: &TableSchemas, month: Month, batch: &'a RecordBatch) -> Result<Self, StoreError> {
-        let devices = pseudonyms(column(batch, "device")?, "device")?;
+        let devices = pseudonym_bytes(column(batch, "device")?, "device")?;
         let ts = column(batch, "ts")?
             .as_primitive_opt::<TimestampMicrosecondType>()
             .ok_or_else(|| StoreError::Batch("column ts is no timestamp".into()))?;
@@ -76,13 +76,16 @@ impl<'a> Events<'a> {
             return Err(StoreError::Batch(format!("column ts has times outside of {month}")));
         }
         let mut starts = Vec::new();
-        for row in 0..devices.len() {
-            if row == 0 || devices[row] != devices[row - 1] {
+        let mut before = (0, i64::MIN);
+        for (row, (device, at)) in devices.iter().zip(ts.values()).enumerate() {
+            let this = (u128::from_be_bytes(*device), *at);
+            if row == 0 || this.0 != before.0 {
                 starts.push(row as u32);
             }
-            if row > 0 && (devices[row], ts.value(row)) < (devices[row - 1], ts.value(row - 1)) {
+            if row > 0 && this < before {
                 return Err(StoreError::Batch("events are not sorted by device and ts".into()));
             }
+            before = this;
         }
         starts.push(devices.len() as u32);
         let days = ts.values().iter().map(|at| ((at - first) / MICROS_PER_DAY) as u8).collect();
@@ -214,15 +217,15 @@ impl<'a> Events<'a> {
     }
 
     fn links(&self, tables: &TableSchemas) -> Result<RecordBatch, StoreError> {
-        let users = optional_pseudonyms(column(self.batch, "user")?, "user")?;
+        let bad = || StoreError::Batch("column user must hold 16 bytes or null in each row".into());
+        let users = column(self.batch, "user")?.as_binary_opt::<i32>().ok_or_else(bad)?;
         let mut links: Vec<(u128, u128, u32)> = Vec::new();
-        for (row, user) in users.into_iter().enumerate() {
-            let Some(user) = user else { continue };
-            let bit = 1 << self.days[row];
+        for (row, (device, day)) in self.devices.iter().zip(&self.days).enumerate().filter(|(row, _)| !users.is_null(*row)) {
+            let (user, device, bit) = (to_u128(users.value(row)).ok_or_else(bad)?, u128::from_be_bytes(*device), 1 << day);
             match links.last_mut() {
                 // A user's events on a device mostly come one after another.
-                Some(last) if (last.0, last.1) == (user, self.devices[row]) => last.2 |= bit,
-                _ => links.push((user, self.devices[row], bit)),
+                Some(last) if (last.0, last.1) == (user, device) => last.2 |= bit,
+                _ => links.push((user, device, bit)),
             }
         }
         links.sort_unstable();

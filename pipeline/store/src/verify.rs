@@ -8,17 +8,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ameles_core::Subject;
+use ameles_schemas::Table;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
 use base64_text::encodings;
 use bytes::Bytes;
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::PageIndexPolicy;
 use serde::{Deserialize, Serialize};
 
-use crate::StoreError;
 use crate::progress::{Counter, counted};
+use crate::splice::Stop;
+use crate::splice::file::ParquetFile;
+use crate::splice::find::within;
+use crate::splice::leaf::Values;
+use crate::splice::month::parallel;
+use crate::splice::page::Codec;
+use crate::splice::stats::PageRange;
+use crate::{Snapshot, StoreError, Warehouse};
 
 /// What a scan found, and where it looked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +41,9 @@ pub struct ScanReport {
     pub rows: u64,
     /// Pages decoded.
     pub pages: u64,
+    /// Data files of which no page was decoded, because the ranges of all showed that they hold none of the subjects.
+    #[serde(default)]
+    pub files_excluded: u64,
     /// What was found.
     pub findings: Vec<Finding>,
 }
@@ -67,6 +78,152 @@ pub async fn scan_for(root: &Path, subjects: &[Subject], progress: ScanProgress<
         Ok(report)
     };
     counted(scan, progress).await
+}
+
+/// The same, but of the data files that `snapshot` names only the pages are decoded that may hold a subject: those of the
+/// device columns whose range covers one, and those of the user columns where a user is looked for. Indexes and footers are
+/// searched byte by byte. All other files below `root` are decoded and searched as by [`scan_for`].
+///
+/// # Errors
+/// As [`scan_for`].
+pub async fn scan_by_index(
+    root: &Path,
+    warehouse: &Warehouse,
+    snapshot: &Snapshot,
+    subjects: &[Subject],
+    progress: ScanProgress<'_>,
+) -> Result<ScanReport, StoreError> {
+    let mut live: HashMap<PathBuf, Table> = HashMap::new();
+    for table in [Table::Events, Table::Activity, Table::Links, Table::Devices] {
+        live.extend(snapshot.files(table).iter().map(|file| (warehouse.table_folder(table).join(&file.path), table)));
+    }
+    let (root, wanted) = (root.to_owned(), Wanted::new(subjects));
+    let scan = move |scanned: Counter| {
+        let mut files = Vec::new();
+        walk(&root, &mut files)?;
+        let work = |codec: &mut Codec, path: PathBuf| {
+            let mut report = ScanReport::default();
+            let indexed = match live.get(&path) {
+                Some(table) => scan_candidates(&root, &path, *table, codec, &wanted),
+                None => Err(Stop::Unsupported("no table names it")),
+            };
+            match indexed {
+                Ok(found) => report = found,
+                Err(Stop::Failed(error)) => return Err(error.into()),
+                // Of another shape, or damaged: decoding all of it tells.
+                Err(_) => scan_file(&root, &path, &wanted.needles, &mut report)?,
+            }
+            scanned.add(report.bytes);
+            Ok(report)
+        };
+        let parts = parallel(files.into(), work).map_err(|stop| stop.into_error("the warehouse"))?;
+        Ok(parts.into_iter().fold(ScanReport::default(), ScanReport::and))
+    };
+    counted(scan, progress).await
+}
+
+impl ScanReport {
+    /// Both together.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.files_decoded += other.files_decoded;
+        self.files_searched += other.files_searched;
+        self.bytes += other.bytes;
+        self.rows += other.rows;
+        self.pages += other.pages;
+        self.files_excluded += other.files_excluded;
+        self.findings.extend(other.findings);
+        self
+    }
+}
+
+/// Who is looked for.
+struct Wanted {
+    needles: Needles,
+    /// Sorted.
+    devices: Vec<[u8; 16]>,
+    users: HashSet<[u8; 16]>,
+}
+
+impl Wanted {
+    fn new(subjects: &[Subject]) -> Self {
+        let (mut devices, mut users) = (Vec::new(), HashSet::new());
+        for subject in subjects {
+            match subject {
+                Subject::Device(id) => devices.push(*id.as_bytes()),
+                Subject::User(id) => {
+                    users.insert(*id.as_bytes());
+                }
+            }
+        }
+        devices.sort_unstable();
+        Self { needles: Needles::new(subjects), devices, users }
+    }
+}
+
+/// Decodes the pages of a data file that may hold somebody who is looked for.
+fn scan_candidates(root: &Path, path: &Path, table: Table, codec: &mut Codec, wanted: &Wanted) -> Result<ScanReport, Stop> {
+    let shown = path.strip_prefix(root).unwrap_or(path).display().to_string();
+    let file = ParquetFile::open(path)?;
+    let mut report = ScanReport::default();
+    let length = fs::metadata(path).map_err(|source| StoreError::Io { doing: "looking at", path: shown.clone(), source })?.len();
+    let chunks = file.metadata.row_groups().iter().flat_map(|group| group.columns());
+    // Indexes and footer come after the last chunk.
+    let tail = chunks.map(|chunk| chunk.byte_range()).map(|(start, length)| start + length).max().unwrap_or(0).min(length);
+    let footer = file.source.bytes(tail as usize, (length - tail) as usize)?;
+    report.bytes += footer.len() as u64;
+    let raw = wanted.needles.raw_hits(&footer);
+    if raw > 0 {
+        report.findings.push(Finding { path: shown.clone(), what: format!("raw bytes of the footer, {raw} places") });
+    }
+    let columns: &[&str] = match table {
+        Table::Events | Table::Links if !wanted.users.is_empty() => &["device", "user"],
+        _ => &["device"],
+    };
+    for name in columns {
+        let Some(leaf) = file.leaf_of(name) else { continue };
+        let mut hits = 0_u64;
+        for group in 0..file.metadata.num_row_groups() {
+            let chunk = file.chunk(group, leaf)?;
+            if chunk.metadata.dictionary_page_offset().is_some() {
+                return Err(Stop::Unsupported("a pseudonym column has a dictionary"));
+            }
+            for page in 0..chunk.page_count() {
+                let range = chunk.index.and_then(|index| PageRange::of_index(index, page)).and_then(|page| page.range);
+                let is_candidate = |(min, max): (Vec<u8>, Vec<u8>)| !within(&wanted.devices, &min, &max).is_empty();
+                let needed = if *name == "device" { !wanted.devices.is_empty() && range.is_none_or(is_candidate) } else { true };
+                if !needed {
+                    continue;
+                }
+                let (_, values) = chunk.page(codec, page)?;
+                let Values::Texts(texts) = &values.values else { return Err(Stop::Unsupported("a pseudonym column holds codes")) };
+                report.pages += 1;
+                report.rows += values.slots as u64;
+                report.bytes += chunk.page_bytes(page)?.len() as u64;
+                let mut last: &[u8] = &[];
+                let mut last_hit = false;
+                for at in 0..texts.ends.len() {
+                    let value = texts.get(at);
+                    if value != last {
+                        last_hit = value.try_into().is_ok_and(|id: &[u8; 16]| {
+                            if *name == "device" { wanted.devices.binary_search(id).is_ok() } else { wanted.users.contains(id) }
+                        });
+                        last = value;
+                    }
+                    hits += u64::from(last_hit);
+                }
+            }
+        }
+        if hits > 0 {
+            report.findings.push(Finding { path: shown.clone(), what: format!("column {name}, {hits} values") });
+        }
+    }
+    if report.pages > 0 {
+        report.files_decoded = 1
+    } else {
+        report.files_excluded = 1
+    }
+    Ok(report)
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), StoreError> {

@@ -23,6 +23,7 @@ use crate::fold::{Folded, columns_to_read};
 use crate::merge::Merger;
 use crate::provider::{MonthProvider, Part, stream};
 use crate::rollup::{RolledUp, roll_up};
+use crate::scan::Layout;
 use crate::settle::in_order;
 use crate::snapshot::{one_generation, runs};
 use crate::{DataFile, Snapshot, StoreError, Warehouse};
@@ -38,6 +39,8 @@ pub struct ReadView {
     touched_sorted: Arc<Vec<[u8; 16]>>,
     /// What the touched devices' remaining events give, by month, made when it is first asked for.
     overlays: Mutex<HashMap<Month, Arc<Overlay>>>,
+    /// Footers that have been read, one a file of the snapshot.
+    layouts: Mutex<HashMap<(Table, String), Arc<Layout>>>,
 }
 
 type Overlay = Mutex<Option<Arc<RolledUp>>>;
@@ -84,7 +87,8 @@ impl ReadView {
                 pending = pending.with_userless(found.userless, Timestamp::MAX);
             }
             let touched_sorted = sorted(touched.iter().map(|device: &u128| device.to_be_bytes()));
-            Ok(Arc::new(Self { warehouse, snapshot, sequence, pending, touched, touched_sorted, overlays: Mutex::default() }))
+            let (overlays, layouts) = (Mutex::default(), Mutex::default());
+            Ok(Arc::new(Self { warehouse, snapshot, sequence, pending, touched, touched_sorted, overlays, layouts }))
         })
         .await?
     }
@@ -185,6 +189,24 @@ impl ReadView {
     /// The tables' schemas.
     pub fn tables(&self) -> &TableSchemas {
         self.warehouse.tables()
+    }
+
+    pub(crate) fn table_folder(&self, table: Table) -> PathBuf {
+        self.warehouse.table_folder(table)
+    }
+
+    /// Devices of which some row is pending erasure.
+    pub(crate) const fn touched(&self) -> &HashSet<u128> {
+        &self.touched
+    }
+
+    pub(crate) const fn layouts(&self) -> &Mutex<HashMap<(Table, String), Arc<Layout>>> {
+        &self.layouts
+    }
+
+    /// What the touched devices' remaining events of a month give.
+    pub(crate) fn remaining_rows(&self, table: Table, month: Month) -> Result<Option<RecordBatch>, StoreError> {
+        Ok(self.overlay(month)?.of(table).filter(|rows| rows.num_rows() > 0).cloned())
     }
 
     /// The rows of some files of one month: the columns of `wanted` (without `month`). For a merge table the files are all of its month.

@@ -6,6 +6,7 @@ use ameles_core::{Grain, Month};
 use arrow::record_batch::RecordBatch;
 
 use super::Job;
+use super::direct::Direct;
 use super::output::{Number, OutRow};
 use crate::QueryError;
 use crate::cells::{Cell, Cells, Columns, Groups, counts, people};
@@ -19,35 +20,59 @@ impl Job<'_> {
     pub(super) async fn retention(&self) -> Result<RecordBatch, QueryError> {
         let months = self.months(self.request.from, self.request.to);
         let mut groups = Groups::default();
+        let (active, size) = match self.direct(months).await? {
+            Some(direct) => self.directly(&direct, &mut groups),
+            None => self.by_statements(months, &mut groups).await?,
+        };
+        let rows = match self.k {
+            None => with_sizes(active, &size),
+            Some(k) => guard_retention(&active, &size, &groups, k),
+        };
+        self.metric.shape().batch(&self.request.by, self.retention_rows(rows), &groups)
+    }
+
+    /// Those active, by cohort and month, and the cohorts.
+    fn directly(&self, direct: &Direct, groups: &mut Groups) -> (Cells<Key>, Cells<Month>) {
+        let (mut active, mut size): (Cells<Key>, Cells<Month>) = (Cells::new(), Cells::new());
+        direct.cohorts(groups, |(cohort, month), group, [devices, lost], parts| {
+            let cell = Cell { values: [devices, 0], parts };
+            if month == cohort {
+                let everyone = Cell { values: [devices + lost, 0], ..everyone(&cell, self.k.unwrap_or(0)) };
+                size.entry(cohort).or_default().insert(group, everyone);
+            }
+            if devices > 0 || self.k.is_some() {
+                active.entry((cohort, month)).or_default().insert(group, cell);
+            }
+        });
+        (active, size)
+    }
+
+    async fn by_statements(&self, months: (Month, Month), groups: &mut Groups) -> Result<(Cells<Key>, Cells<Month>), QueryError> {
         let mut active: Cells<Key> = Cells::new();
-        self.read(months, "value", &mut groups, |key, group, columns, row| {
+        self.read(months, "value", groups, |key, group, columns, row| {
             active.entry(key).or_default().entry(group).or_default().values[0] =
                 counts(&columns.others[1], row).first().copied().unwrap_or(0);
         })
         .await?;
         let mut size: Cells<Month> = Cells::new();
-        self.read(months, "base", &mut groups, |(cohort, _), group, columns, row| {
+        self.read(months, "base", groups, |(cohort, _), group, columns, row| {
             size.entry(cohort).or_default().entry(group).or_default().values[0] =
                 counts(&columns.others[1], row).first().copied().unwrap_or(0);
         })
         .await?;
-        let rows = match self.k {
-            None => with_sizes(active, &size),
-            Some(k) => {
-                self.read(months, "people", &mut groups, |(cohort, month), group, columns, row| {
-                    let behind = columns.others[1..].iter().map(|column| people(column, row, k).into_iter().next().unwrap_or_default());
-                    let cell = Cell { values: [0, 0], parts: behind.collect() };
-                    if month == cohort {
-                        // Everyone in the cohort was active in its month or was not.
-                        size.entry(cohort).or_default().entry(group).or_default().add(&everyone(&cell, k), k);
-                    }
-                    active.entry((cohort, month)).or_default().entry(group).or_default().add(&cell, k);
-                })
-                .await?;
-                guard_retention(&active, &size, &groups, k)
-            }
-        };
-        self.metric.shape().batch(&self.request.by, self.retention_rows(rows), &groups)
+        if let Some(k) = self.k {
+            self.read(months, "people", groups, |(cohort, month), group, columns, row| {
+                let behind = columns.others[1..].iter().map(|column| people(column, row, k).into_iter().next().unwrap_or_default());
+                let cell = Cell { values: [0, 0], parts: behind.collect() };
+                if month == cohort {
+                    // Everyone in the cohort was active in its month or was not.
+                    size.entry(cohort).or_default().entry(group).or_default().add(&everyone(&cell, k), k);
+                }
+                active.entry((cohort, month)).or_default().entry(group).or_default().add(&cell, k);
+            })
+            .await?;
+        }
+        Ok((active, size))
     }
 
     fn retention_rows(&self, rows: BTreeMap<Key, BTreeMap<Label, Cell>>) -> Vec<OutRow> {

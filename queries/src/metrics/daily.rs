@@ -112,6 +112,9 @@ impl Job<'_> {
 
     /// The metric's counts by day, and for analysts who stands behind them.
     pub(super) async fn counted(&self, months: (Month, Month)) -> Result<Counted, QueryError> {
+        if let Some(direct) = self.direct(months).await? {
+            return Ok(direct.counted(self.coverage.last));
+        }
         let mut groups = Groups::default();
         let mut cells: Cells<Day> = Cells::new();
         let dims = self.request.by.len();

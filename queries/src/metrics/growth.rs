@@ -15,8 +15,13 @@ impl Job<'_> {
         let months = self.months(self.request.from, self.request.to);
         let mut groups = Groups::default();
         let mut cells: Cells<(Month, Kind)> = Cells::new();
+        let direct = self.direct(months).await?;
+        if let Some(direct) = &direct {
+            cells = direct.kinds(&mut groups);
+            cells.retain(|(month, _), _| self.is_wanted(month.first_day()));
+        }
         for name in ["value", "people"] {
-            if name == "people" && self.k.is_none() {
+            if direct.is_some() || (name == "people" && self.k.is_none()) {
                 break;
             }
             for batch in self.statement(template::GROWTH, name, months).await? {

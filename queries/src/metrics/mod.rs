@@ -2,24 +2,24 @@
 
 mod cohorts;
 mod daily;
+mod direct;
 mod growth;
 mod output;
+mod reading;
 mod running;
 
-use ameles_core::{Day, Grain, Month, Timestamp};
+use ameles_core::{Day, Grain, Month};
 use ameles_schemas::TableSchemas;
-use arrow::array::{Array, AsArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, Schema};
+use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
-use datafusion::prelude::SessionContext;
 
 use crate::catalog::Metric;
 use crate::session::run;
-use crate::template::{Pieces, QueryFile, Statement};
+use crate::template::{Pieces, QueryFile};
 use crate::{Completeness, MetricRequest, QueryError};
 
 pub use output::Shape;
+pub use reading::Reading;
 
 /// First and last day that have data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Coverage {
 
 /// One request at work.
 pub struct Job<'a> {
-    pub context: &'a SessionContext,
+    pub reading: &'a Reading,
     pub request: &'a MetricRequest,
     pub metric: Metric,
     pub completeness: Completeness,
@@ -55,19 +55,6 @@ impl Metric {
 /// The columns that a request's answer will have.
 pub fn schema_of(request: &MetricRequest, tables: &TableSchemas) -> Result<Schema, QueryError> {
     Ok(Metric::of(request, tables)?.shape().schema(&request.by))
-}
-
-/// The days that the tables hold.
-pub async fn coverage(context: &SessionContext) -> Result<Option<Coverage>, QueryError> {
-    let sql = "SELECT min(first_ts), max(last_ts) FROM activity".to_owned();
-    let batches = run(context, Statement { sql, parameters: Vec::new() }).await?;
-    let instant = |column: usize| -> Result<Option<Day>, QueryError> {
-        let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(None) };
-        let micros = cast(batch.column(column), &DataType::Int64)?;
-        let micros = micros.as_primitive::<Int64Type>();
-        Ok(micros.is_valid(0).then(|| Timestamp::from_micros(micros.value(0)).day()))
-    };
-    Ok(instant(0)?.zip(instant(1)?).map(|(first, last)| Coverage { first, last }))
 }
 
 impl Job<'_> {
@@ -95,7 +82,7 @@ impl Job<'_> {
             k: self.k.unwrap_or(1),
             has_user: self.has_user,
         };
-        run(self.context, file.statement(name, &pieces)?).await
+        run(self.reading.context()?, file.statement(name, &pieces)?).await
     }
 
     /// Days that a value looks back over, its own included.

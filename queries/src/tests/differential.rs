@@ -37,7 +37,7 @@ fn check(fleet: &Fleet, request: &MetricRequest) {
     assert!(rows.is_sorted_by_key(sort_key), "{request:?} is not sorted");
 }
 
-fn variants(name: &str) -> Vec<MetricRequest> {
+pub fn variants(name: &str) -> Vec<MetricRequest> {
     let plain = MetricRequest::named(name);
     let day = |text: &str| Some(text.parse::<Day>().unwrap());
     let mut requests = vec![

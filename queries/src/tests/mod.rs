@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod differential;
+mod direct;
 mod fleet;
 mod goldens;
 mod privacy;
 mod reference;
+mod speed;
 mod sql;
 mod warehouse;
 

@@ -35,7 +35,7 @@ fn sorted(events: &[Event], month: Month) -> RecordBatch {
     batch.project(&columns).unwrap()
 }
 
-async fn store(fleet: &Fleet, root: &std::path::Path) -> Warehouse {
+pub async fn store(fleet: &Fleet, root: &std::path::Path) -> Warehouse {
     let random = SeededRandom::new(1);
     let warehouse = Warehouse::create(root, fleet.schemas()).await.unwrap();
     let mut dice = Dice::new(77);

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use ameles_pseudonym::{DomainHasher, normalise};
+use ameles_pseudonym::{DomainHasher, is_plainly_normal, normalise};
 use zeroize::Zeroize;
 
 use crate::decode::Decoded;
@@ -41,6 +41,14 @@ impl Identifier {
     pub(crate) fn all_keys(&self, event: &Decoded<'_>, field: usize) -> Vec<(u32, [u8; 16])> {
         let of_all = |spelt: &Spelt<'_>| self.epochs.iter().map(|(epoch, hasher)| (*epoch, hasher.bytes16(spelt.bytes()))).collect();
         self.spelt(event, field).ok().flatten().as_ref().map(of_all).unwrap_or_default()
+    }
+
+    /// The field's identifier where it is hashed as it was sent, which is seen at a glance; `None` says nothing.
+    #[inline]
+    pub(crate) fn as_sent<'a>(&self, event: &Decoded<'a>, field: usize) -> Option<(&DomainHasher, &'a [u8])> {
+        let raw = event.identifier_text(field)?;
+        let usable = !raw.is_empty() && raw.len() <= self.bytes_max && is_plainly_normal(raw, self.fold_case);
+        usable.then_some((&self.hasher, raw.as_bytes()))
     }
 
     /// The field's identifier as it is hashed; `None` where the event has none.

@@ -12,13 +12,14 @@ use std::sync::Arc;
 
 use ameles_core::{DeviceId, EventKey, Month, Reason, Subject, SuppressionSet, Timestamp, UserId};
 use ameles_ledger::{ConsentBook, ConsentEvent, ConsentSource, NewRequest};
+use ameles_pseudonym::DomainHasher;
 use ameles_schemas::{Collection, Contract, OnWithdrawal, Policy, Regime};
 
 pub(crate) use identifier::{Identifier, Unusable};
 use identifier::{Keys, Named};
 pub(crate) use ordered::Ordered;
 
-use crate::batch::{ColumnSet, Flags, Known, Part, Row};
+use crate::batch::{ColumnSet, Flags, Known, Part, Room, Row};
 use crate::decode::{Decoded, Decoder, Rejection, Scratch};
 use crate::lines::Line;
 use crate::undeclared::UndeclaredCounter;
@@ -59,11 +60,13 @@ pub(crate) struct Worker {
     pub(crate) scratch: Scratch,
     pub(crate) known: Known,
     pub(crate) undeclared: UndeclaredCounter,
+    /// For the rows of the part in hand.
+    pub(crate) room: Room,
 }
 
 impl Worker {
     pub(crate) fn new(k: u32) -> Self {
-        Self { scratch: Scratch::default(), known: Known::default(), undeclared: UndeclaredCounter::new(k) }
+        Self { scratch: Scratch::default(), known: Known::default(), undeclared: UndeclaredCounter::new(k), room: Room::default() }
     }
 }
 
@@ -101,7 +104,7 @@ impl Admission {
         if line.bytes().iter().all(u8::is_ascii_whitespace) {
             return;
         }
-        let Worker { scratch, known, undeclared } = worker;
+        let Worker { scratch, known, undeclared, .. } = worker;
         let decoded = match line {
             Line::Text(text) => self.decoder.decode_text(scratch, text),
             Line::Bytes(bytes) => self.decoder.decode(scratch, bytes),
@@ -212,6 +215,21 @@ impl Admission {
 
     /// The keyed hashes of the event's identifiers. The first that is unusable is at fault: device, user, event id.
     pub(crate) fn keys(&self, event: &Decoded<'_>) -> Result<Keys, Rejection> {
+        let roles = self.contract().roles();
+        // Most events name all three plainly.
+        if let (Some((user, user_field)), Some((event_id, event_id_field))) =
+            (self.user.as_ref().zip(roles.user), self.event_id.as_ref().zip(roles.event_id))
+            && let (Some(device), Some(user), Some(event_id)) =
+                (self.device.as_sent(event, roles.device), user.as_sent(event, user_field), event_id.as_sent(event, event_id_field))
+        {
+            let [device, user, event_id] = DomainHasher::bytes16_each([device, user, event_id]);
+            return Ok(Keys { device, user: Some(user), event_id: Some(event_id) });
+        }
+        self.keys_however_spelt(event)
+    }
+
+    #[inline(never)]
+    fn keys_however_spelt(&self, event: &Decoded<'_>) -> Result<Keys, Rejection> {
         let roles = self.contract().roles();
         let device = spelt(&self.device, event, roles.device)?.ok_or(Rejection::of(Reason::MissingField, roles.device))?;
         let user = self.user.as_ref().zip(roles.user).map_or(Ok(None), |(identifier, field)| spelt(identifier, event, field))?;

@@ -190,9 +190,9 @@ impl SortedEvents for SortedBatch {
         self.months.iter().map(|pieces| (pieces.month, pieces.pieces.len())).collect()
     }
 
-    fn piece(&self, month: usize, piece: usize) -> Result<RecordBatch, StoreError> {
+    fn piece(&self, month: usize, piece: usize, keys: bool) -> Result<RecordBatch, StoreError> {
         let pieces = &self.months[month];
-        let mut columns = self.gatherer.start(PIECE_ROWS);
+        let mut columns = self.gatherer.start(PIECE_ROWS, keys);
         let mut repeats = Vec::new();
         let mut bucket = Bucket { words_per_row: self.words_per_row, ..Bucket::default() };
         for range in pieces.pieces[piece].clone() {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use ameles_schemas::Contract;
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, DictionaryArray, Float64Array, Int64Array, RecordBatch, StringArray, StringBuilder,
-    TimestampMicrosecondArray, UInt32Array,
+    TimestampMicrosecondArray, UInt32Array, new_null_array,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{Field, Schema, SchemaRef, UInt32Type};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use arrow::error::ArrowError;
 
 use super::build::Bucket;
@@ -41,7 +41,8 @@ pub(super) struct Gathering {
     devices: Vec<u8>,
     times: Vec<i64>,
     users: Nullable<u8>,
-    event_keys: Nullable<u8>,
+    /// None where they are not wanted, or the contract has none.
+    event_keys: Option<Nullable<u8>>,
     others: Vec<Filling>,
 }
 
@@ -120,7 +121,7 @@ impl Gatherer {
         Self { cells: columns.cells().to_vec(), has_user: roles.user.is_some(), has_event_key: roles.event_id.is_some(), texts }
     }
 
-    pub(super) fn start(&self, rows: usize) -> Gathering {
+    pub(super) fn start(&self, rows: usize, keys: bool) -> Gathering {
         let pseudonyms =
             |wanted: bool| if wanted { Nullable::with_capacity(rows, rows * PSEUDONYM_BYTES) } else { Nullable::with_capacity(0, 0) };
         let filling = |cell: &Cell| match cell {
@@ -133,7 +134,7 @@ impl Gatherer {
             devices: Vec::with_capacity(rows * PSEUDONYM_BYTES),
             times: Vec::with_capacity(rows),
             users: pseudonyms(self.has_user),
-            event_keys: pseudonyms(self.has_event_key),
+            event_keys: (keys && self.has_event_key).then(|| pseudonyms(true)),
             others: self.cells.iter().map(filling).collect(),
         }
     }
@@ -148,8 +149,8 @@ impl Gatherer {
             if self.has_user {
                 to.users.push((row.user != 0).then_some(row.user));
             }
-            if self.has_event_key {
-                to.event_keys.push((row.event_key != 0).then_some(row.event_key));
+            if let Some(event_keys) = &mut to.event_keys {
+                event_keys.push((row.event_key != 0).then_some(row.event_key));
             }
             let words = &bucket.words[at * bucket.words_per_row..(at + 1) * bucket.words_per_row];
             for (cell, filling) in self.cells.iter().zip(&mut to.others) {
@@ -181,7 +182,10 @@ impl Gatherer {
         let mut others = self.cells.iter().zip(columns.others).map(|(cell, filling)| self.array(*cell, filling));
         arrays.extend(others.next().transpose()?);
         if self.has_event_key {
-            arrays.push(columns.event_keys.finish()?);
+            arrays.push(match columns.event_keys {
+                Some(event_keys) => event_keys.finish()?,
+                None => new_null_array(&DataType::Binary, rows),
+            });
         }
         for other in others {
             arrays.push(other?);

@@ -13,5 +13,5 @@ mod tests;
 pub(crate) use build::{RANGE_BITS, SortedBatch};
 pub(crate) use columns::{ColumnPlan, ColumnSet};
 pub(crate) use dictionary::Known;
-pub(crate) use part::{ConsentRow, Flags, Part, Row};
+pub(crate) use part::{ConsentRow, Flags, Part, Room, Row};
 pub(crate) use quarantine::HourlyCounts;

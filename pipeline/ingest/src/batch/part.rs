@@ -1,5 +1,6 @@
 //! A part: what became of one chunk of a source, in its order.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ameles_core::{DeviceId, Reason, Tally, Timestamp, UserId};
@@ -9,6 +10,9 @@ use super::columns::{Cell, ColumnSet};
 use super::dictionary::{Dictionaries, Known};
 use super::quarantine::{HourlyCounts, QuarantineRow};
 use crate::decode::{Decoded, Rejection};
+
+/// Buckets that are counted; of more, which only times spread over decades make, the rows are compared.
+const BUCKETS_COUNTED_MAX: usize = 1 << 14;
 
 /// What a row needs decided in order, because grants and withdrawals before it may matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,6 +72,14 @@ pub(crate) struct ConsentRow {
     pub(crate) erasure: Option<NewRequest>,
 }
 
+/// Room for a part's rows that one thread uses again and again: it stays in the
+/// core's cache, and the system has not to give new memory for each chunk.
+#[derive(Default)]
+pub(crate) struct Room {
+    rows: Vec<Row>,
+    words: Vec<u32>,
+}
+
 /// What became of one chunk.
 pub(crate) struct Part {
     pub(crate) source: Arc<str>,
@@ -124,6 +136,31 @@ struct Groups {
     groups: Vec<Group>,
 }
 
+/// Places in ascending order of their bucket, those of one bucket in their order.
+fn stable_order(buckets: &[u32], count: usize) -> Vec<u32> {
+    if count > BUCKETS_COUNTED_MAX {
+        let mut order: Vec<u32> = (0..buckets.len() as u32).collect();
+        order.sort_by_key(|at| buckets[*at as usize]);
+        return order;
+    }
+    let mut places = vec![0_u32; count];
+    for bucket in buckets {
+        places[*bucket as usize] += 1;
+    }
+    let mut end = 0;
+    for place in &mut places {
+        end += *place;
+        *place = end - *place;
+    }
+    let mut order = vec![0; buckets.len()];
+    for (at, bucket) in (0..).zip(buckets) {
+        let place = &mut places[*bucket as usize];
+        order[*place as usize] = at;
+        *place += 1;
+    }
+    order
+}
+
 /// The leading bits of a device.
 pub(crate) const fn range_of(device: u128, bits: u32) -> u32 {
     if bits == 0 { 0 } else { (device >> (u128::BITS - bits)) as u32 }
@@ -164,6 +201,15 @@ impl Part {
             errors_max,
             partner_text,
         }
+    }
+
+    /// Takes rows into this room first; [`Self::group`] gives it back.
+    pub(crate) fn use_room(&mut self, room: &mut Room, rows: usize) {
+        (self.rows, self.words) = (std::mem::take(&mut room.rows), std::mem::take(&mut room.words));
+        self.rows.clear();
+        self.words.clear();
+        self.rows.reserve(rows);
+        self.words.reserve(rows * self.words_per_row);
     }
 
     /// Takes an event in; it counts as accepted until it is dropped again.
@@ -256,39 +302,57 @@ impl Part {
     }
 
     /// Moves the rows of one month and one range of devices next to each other, in order of arrival within each.
-    /// Nothing may wait for its turn any more.
-    pub(crate) fn group(&mut self, bits: u32) {
+    /// Nothing may wait for its turn any more. The room in which the rows were before comes back.
+    pub(crate) fn group(&mut self, bits: u32) -> Room {
         if self.groups.as_ref().is_some_and(|groups| groups.bits == bits) {
-            return;
+            return Room::default();
         }
-        // Events of one day come together: the month is worked out once per day.
-        let mut day_month = (i32::MIN, 0);
-        let mut order: Vec<(u64, u32)> = Vec::with_capacity(self.rows.len());
-        for (at, row) in (0..).zip(&self.rows) {
-            let day = Timestamp::from_micros(row.ts).day();
-            if day_month.0 != day.epoch_days() {
-                day_month = (day.epoch_days(), day.month().epoch_months());
-            }
-            order.push(((day_month.1 as u64) << 32 | u64::from(range_of(row.device, bits)), at));
+        let (months, month_of) = self.months();
+        let buckets: Vec<u32> = self.rows.iter().zip(month_of).map(|(row, month)| month << bits | range_of(row.device, bits)).collect();
+        let order = stable_order(&buckets, months.len() << bits);
+        let mut groups: Vec<Group> = Vec::new();
+        let mut start = 0;
+        for same in order.chunk_by(|left, right| buckets[*left as usize] == buckets[*right as usize]) {
+            let (bucket, end) = (buckets[same[0] as usize], start + same.len() as u32);
+            let (month, range) = (months[(bucket >> bits) as usize], bucket & ((1 << bits) - 1));
+            groups.push(Group { month, range, start, end });
+            start = end;
         }
-        order.sort_unstable();
         let mut rows = Vec::with_capacity(self.rows.len());
         let mut words = Vec::with_capacity(self.words.len());
-        let mut groups: Vec<Group> = Vec::new();
-        for (place, (key, at)) in (0..).zip(&order) {
+        for at in &order {
             rows.push(self.rows[*at as usize]);
             words.extend_from_slice(self.words(*at as usize));
-            let (month, range) = ((key >> 32) as i32, *key as u32);
-            match groups.last_mut() {
-                Some(last) if (last.month, last.range) == (month, range) => last.end = place + 1,
-                _ => groups.push(Group { month, range, start: place, end: place + 1 }),
-            }
         }
         if !self.dropped.is_empty() {
-            self.dropped = order.iter().map(|(_, at)| self.dropped[*at as usize]).collect();
+            self.dropped = order.iter().map(|at| self.dropped[*at as usize]).collect();
         }
-        (self.rows, self.words) = (rows, words);
         self.groups = Some(Groups { bits, groups });
+        Room { rows: std::mem::replace(&mut self.rows, rows), words: std::mem::replace(&mut self.words, words) }
+    }
+
+    /// The rows' months in ascending order (`Month::epoch_months`), and each row's place among them.
+    fn months(&self) -> (Vec<i32>, impl Iterator<Item = u32>) {
+        let mut months: BTreeMap<i32, u32> = BTreeMap::new();
+        // Events of one day come together: the month is looked for once per day.
+        let mut before = (i32::MIN, 0);
+        let seen: Vec<u32> = self
+            .rows
+            .iter()
+            .map(|row| {
+                let day = Timestamp::from_micros(row.ts).day();
+                if before.0 != day.epoch_days() {
+                    let next = months.len() as u32;
+                    before = (day.epoch_days(), *months.entry(day.month().epoch_months()).or_insert(next));
+                }
+                before.1
+            })
+            .collect();
+        let mut place = vec![0; months.len()];
+        for (at, seen) in (0..).zip(months.values()) {
+            place[*seen as usize] = at;
+        }
+        (months.into_keys().collect(), seen.into_iter().map(move |at| place[at as usize]))
     }
 
     /// The groups in ascending order; none before [`Self::group`].

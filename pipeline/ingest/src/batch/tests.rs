@@ -42,7 +42,7 @@ async fn a_batch_is_sorted_by_month_device_and_time_without_repeats() {
         .map(|(at, (month, pieces))| {
             (*month, {
                 assert_eq!(*pieces, 1);
-                sorted.piece(at, 0).unwrap()
+                sorted.piece(at, 0, true).unwrap()
             })
         })
         .collect();

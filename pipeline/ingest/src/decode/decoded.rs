@@ -48,6 +48,14 @@ impl<'a> Decoded<'a> {
             _ => None,
         }
     }
+    /// A field's identifier where it was sent as a text; others may have one too, see [`Self::identifier`].
+    #[inline]
+    pub(crate) fn identifier_text(&self, field: usize) -> Option<&'a str> {
+        match self.scratch.slots.get(field) {
+            Some(Slot::Text(Text { start, end, unescaped: false })) => self.line.get(*start as usize..*end as usize),
+            _ => None,
+        }
+    }
     /// A field's whole number.
     pub fn integer(&self, field: usize) -> Option<i64> {
         match self.slot(field) {

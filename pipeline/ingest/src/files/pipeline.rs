@@ -255,9 +255,10 @@ fn decode(admission: &Admission, worker: &mut Worker, view: &View, read: Read) -
         chunk.first_line,
         &admission.columns,
         admission.decoder.contract().roles().partner,
-        chunk.lines,
+        0,
         0,
     );
+    part.use_room(&mut worker.room, chunk.lines);
     part.explained = chunk.explained;
     if chunk.oversized {
         part.reject(Rejection::whole(Reason::TooLarge), chunk.first_line, None, None);
@@ -266,9 +267,10 @@ fn decode(admission: &Admission, worker: &mut Worker, view: &View, read: Read) -
         let line = if number == 1 { Line::Bytes(without_mark(line.bytes())) } else { line };
         admission.checked_line(worker, view, None, line, number, &mut part);
     }
-    part.finish();
     if part.is_decided() {
-        part.group(RANGE_BITS);
+        worker.room = part.group(RANGE_BITS);
+    } else {
+        part.finish();
     }
     Outcome::Part { file: chunk.file, part: Box::new(part), txns: chunk.txns }
 }

@@ -17,10 +17,10 @@
 //!
 //! A chunk is compressed if that shrinks its first page noticeably.
 
-mod bits;
+pub(crate) mod bits;
 mod chunk;
 mod columns;
-mod ranges;
+pub(crate) mod ranges;
 mod text;
 
 #[cfg(test)]

@@ -14,4 +14,5 @@ mod reads;
 mod rebuild;
 mod simulation;
 mod speed;
+mod splicing;
 pub(crate) mod support;

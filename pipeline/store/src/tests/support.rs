@@ -128,7 +128,7 @@ pub(super) fn quarantine(rows: &[(Month, Option<u32>)]) -> RecordBatch {
 
 /// A ledger of a test.
 #[derive(Default)]
-pub(super) struct Suppressed {
+pub(crate) struct Suppressed {
     set: Mutex<Arc<SuppressionSet>>,
     /// Becomes the set at the n-th look from now on.
     later: Mutex<Option<(u32, Arc<SuppressionSet>)>>,
@@ -180,7 +180,7 @@ pub(super) fn carried_out(sequence: u64, devices: &[u32]) -> SuppressionSet {
     SuppressionSet::new(sequence, devices.iter().map(entry))
 }
 
-pub(super) struct World {
+pub(crate) struct World {
     pub(super) folder: tempfile::TempDir,
     pub(super) warehouse: Warehouse,
     pub(super) random: SeededRandom,
@@ -188,7 +188,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let warehouse = Warehouse::create(&folder.path().join("warehouse"), tables()).await.unwrap();
         Self { folder, warehouse, random: SeededRandom::new(7), suppressed: Suppressed::default() }
@@ -208,7 +208,7 @@ impl World {
     pub(super) async fn append(&self, lease: &mut WriterLease, month: Month, events: &[Event]) -> Result<Appended, StoreError> {
         lease.append(Append { events: vec![(month, batch(&tables(), month, events))], ..Append::default() }, &self.suppressed).await
     }
-    pub(super) async fn view(&self) -> Arc<ReadView> {
+    pub(crate) async fn view(&self) -> Arc<ReadView> {
         let set = self.suppressed.current().await.unwrap();
         ReadView::open(&self.warehouse, set).await.unwrap()
     }

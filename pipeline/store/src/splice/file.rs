@@ -1,0 +1,182 @@
+//! A whole file: its footer and indexes, row groups, and the new file.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+
+use super::chunk::Chunk;
+use super::leaf::{Leaf, Rows, Shape, Values};
+use super::page::Codec;
+use super::{Counts, Edit, Stop};
+use crate::StoreError;
+
+/// Where a file's bytes are.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Memory(Bytes),
+    Disk(File),
+}
+
+impl Source {
+    pub(crate) fn bytes(&self, start: usize, length: usize) -> Result<Bytes, Stop> {
+        const OUTSIDE: Stop = Stop::Damaged("a page lies outside of its file");
+        match self {
+            Self::Memory(bytes) => {
+                let end = start.checked_add(length).filter(|end| *end <= bytes.len()).ok_or(OUTSIDE)?;
+                Ok(bytes.slice(start..end))
+            }
+            Self::Disk(file) => {
+                if file.metadata().map_or(0, |metadata| metadata.len()) < start.saturating_add(length) as u64 {
+                    return Err(OUTSIDE);
+                }
+                let mut bytes = vec![0; length];
+                file.read_exact_at(&mut bytes, start as u64).map_err(|error| parquet::errors::ParquetError::External(error.into()))?;
+                Ok(Bytes::from(bytes))
+            }
+        }
+    }
+}
+
+/// A Parquet file, its footer and its page indexes.
+#[derive(Debug)]
+pub(crate) struct ParquetFile {
+    pub(crate) source: Source,
+    pub(crate) metadata: Arc<ParquetMetaData>,
+}
+
+fn reader() -> ParquetMetaDataReader {
+    let options = ParquetMetaDataOptions::new().with_encoding_stats_as_mask(false);
+    ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional).with_metadata_options(Some(options))
+}
+
+impl ParquetFile {
+    /// A file whose bytes are in memory.
+    pub(crate) fn of_bytes(bytes: Bytes) -> Result<Self, Stop> {
+        let metadata = Arc::new(reader().parse_and_finish(&bytes)?);
+        Ok(Self { source: Source::Memory(bytes), metadata })
+    }
+
+    /// A file of which some pages will be read.
+    pub(crate) fn open(path: &Path) -> Result<Self, Stop> {
+        let io = |source| StoreError::Io { doing: "opening", path: path.display().to_string(), source };
+        let file = File::open(path).map_err(io)?;
+        let metadata = Arc::new(reader().parse_and_finish(&file)?);
+        Ok(Self { source: Source::Disk(file), metadata })
+    }
+
+    /// The file's bytes, where they are in memory.
+    pub(crate) fn bytes(&self) -> Result<&Bytes, Stop> {
+        match &self.source {
+            Source::Memory(bytes) => Ok(bytes),
+            Source::Disk(_) => Err(Stop::Unsupported("the file has not been read whole")),
+        }
+    }
+
+    pub(crate) fn group_rows(&self, group: usize) -> usize {
+        self.metadata.row_groups().get(group).map_or(0, |group| usize::try_from(group.num_rows()).unwrap_or_default())
+    }
+
+    /// The place of a column among the leaves.
+    pub(crate) fn leaf_of(&self, name: &str) -> Option<usize> {
+        self.metadata.file_metadata().schema_descr().columns().iter().position(|column| column.path().string() == name)
+    }
+
+    pub(crate) fn chunk(&self, group: usize, leaf: usize) -> Result<Chunk<'_>, Stop> {
+        let row_group = self.metadata.row_groups().get(group).ok_or(Stop::Damaged("there is no such row group"))?;
+        let metadata = row_group.columns().get(leaf).ok_or(Stop::Damaged("there is no such column"))?;
+        let offsets = self.metadata.offset_index().and_then(|index| index.get(group)?.get(leaf));
+        let offsets =
+            offsets.filter(|index| !index.page_locations().is_empty()).ok_or(Stop::Unsupported("a column has no offset index"))?;
+        let index = self.metadata.column_index().and_then(|index| index.get(group)?.get(leaf));
+        let index = index.filter(|index| !matches!(index, parquet::file::page_index::column_index::ColumnIndexMetaData::NONE));
+        let chunk = Chunk {
+            source: &self.source,
+            metadata,
+            offsets,
+            index,
+            rows: self.group_rows(group),
+            shape: Shape::of(metadata.column_descr())?,
+        };
+        if !chunk.is_readable() {
+            return Err(Stop::Unsupported("a column is compressed in another way, or has a bloom filter"));
+        }
+        Ok(chunk)
+    }
+
+    /// All rows of a column, codes resolved.
+    fn column(&self, codec: &mut Codec, leaf: usize) -> Result<Leaf, Stop> {
+        let mut all: Option<Leaf> = None;
+        for group in 0..self.metadata.num_row_groups() {
+            let chunk = self.chunk(group, leaf)?;
+            let dictionary = chunk.dictionary(codec)?;
+            for page in 0..chunk.page_count() {
+                let (_, mut rows) = chunk.page(codec, page)?;
+                if let (Values::Codes(codes), Some(dictionary)) = (&rows.values, &dictionary) {
+                    let mut values = Values::empty(&chunk.shape);
+                    codes.iter().for_each(|code| values.push(dictionary.entries.get(*code as usize)));
+                    rows.values = values;
+                }
+                let rows = Rows::new(&rows, &chunk.shape);
+                rows.copy_to(all.get_or_insert_with(|| Leaf::empty(Values::empty(&chunk.shape))), 0..rows.count())?;
+            }
+        }
+        all.ok_or(Stop::Damaged("the replacements have no rows"))
+    }
+}
+
+/// The file without the deleted rows, and with the replaced ones as they stand in `replacements` (a file of the same schema);
+/// `edits` are by row group, each in order. None where no row is left.
+pub(crate) fn splice(
+    old: &ParquetFile,
+    edits: &[Vec<Edit>],
+    replacements: Option<&ParquetFile>,
+    codec: &mut Codec,
+    counts: &mut Counts,
+) -> Result<Option<Vec<u8>>, Stop> {
+    let bytes = old.bytes()?;
+    let about = old.metadata.file_metadata();
+    let leaves = about.schema_descr().num_columns();
+    if replacements.is_some_and(|file| file.metadata.file_metadata().schema_descr().columns() != about.schema_descr().columns()) {
+        return Err(Stop::Unsupported("the file has other columns than its table has now"));
+    }
+    let mut columns = Vec::new();
+    if let Some(file) = replacements {
+        for leaf in 0..leaves {
+            columns.push(file.column(codec, leaf)?);
+        }
+    }
+    let created_by = about.created_by().unwrap_or_default().to_owned();
+    let properties =
+        WriterProperties::builder().set_created_by(created_by).set_key_value_metadata(about.key_value_metadata().cloned()).build();
+    let sink = Vec::with_capacity(bytes.len() + (64 << 10));
+    let mut writer = SerializedFileWriter::new(sink, about.schema_descr().root_schema_ptr(), Arc::new(properties))?;
+    counts.files += 1;
+    for group in 0..old.metadata.num_row_groups() {
+        let mine = edits.get(group).map_or(&[][..], Vec::as_slice);
+        let deleted = mine.iter().filter(|edit| edit.with.is_none()).count();
+        if deleted == old.group_rows(group) {
+            continue;
+        }
+        let mut row_group = writer.next_row_group()?;
+        for leaf in 0..leaves {
+            let chunk = old.chunk(group, leaf)?;
+            if mine.is_empty() {
+                row_group.append_column(bytes, chunk.copied(counts))?;
+            } else {
+                let (spliced, close) = chunk.splice(codec, mine, columns.get(leaf), counts)?;
+                row_group.append_column(&spliced, close)?;
+            }
+        }
+        row_group.close()?;
+    }
+    if writer.flushed_row_groups().is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(writer.into_inner()?))
+}

@@ -1,0 +1,452 @@
+//! A settled month without some subjects' rows: each file that holds one is
+//! spliced, the others stay as they are.
+//!
+//! The new files carry the generation and the part of those that they replace,
+//! and the `modificationTime`, so that the month is one sorted run as before; a
+//! revision makes their names new. Where some events of a device stay, its rows
+//! of the roll-up are computed from these and take the place of the old ones.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ameles_core::{DeviceId, Month, SuppressionSet, Timestamp, UserId};
+use ameles_schemas::Table;
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::Int32Type;
+use bytes::Bytes;
+use hashbrown::{HashMap, HashSet};
+use parquet::file::page_index::column_index::ColumnIndexMetaData;
+
+use super::check::check;
+use super::file::{ParquetFile, splice};
+use super::find::{Found, HasRow, Looked, With, pseudonyms, rows_of, values_of};
+use super::page::Codec;
+use super::throttle::Throttle;
+use super::{Counts, Edit, Stop};
+use crate::affected::{some_columns, sorted};
+use crate::append::covered;
+use crate::durable::{self, IfThere};
+use crate::encode::FileEncoder;
+use crate::files::{Rows, RunReader, Written, column, properties, pseudonyms as column_pseudonyms, sha256};
+use crate::log::NewFile;
+use crate::names::{self, Keys, Origin};
+use crate::progress::Counter;
+use crate::rewrite::FileEvidence;
+use crate::rollup::{RolledUp, roll_up};
+use crate::settle::without_keys;
+use crate::{DataFile, Snapshot, StoreError, Warehouse};
+
+/// Files in work at once for each core: some wait for the disk.
+const FILES_PER_CORE: usize = 2;
+
+/// What is to be done.
+pub(crate) struct Splicing {
+    pub(crate) warehouse: Warehouse,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) month: Month,
+    /// Part of the new files' names, never used before.
+    pub(crate) revision: String,
+    pub(crate) suppressed: Arc<SuppressionSet>,
+    pub(crate) throttle: Arc<Throttle>,
+    pub(crate) progress: Counter,
+}
+
+/// One file replaced, or gone where nothing takes its place.
+pub(crate) struct Replaced {
+    pub(crate) table: Table,
+    pub(crate) old: DataFile,
+    pub(crate) evidence: FileEvidence,
+    pub(crate) new: Option<Written>,
+}
+
+/// What was written.
+#[derive(Default)]
+pub(crate) struct SplicedMonth {
+    pub(crate) files: Vec<Replaced>,
+    pub(crate) erased: u64,
+    pub(crate) counts: Counts,
+}
+
+/// Rows of the roll-up that take the place of others.
+struct Replacements {
+    rows: RecordBatch,
+    file: ParquetFile,
+    /// The row of each device, or of each user and device.
+    places: HashMap<(u128, u128), u32>,
+}
+
+/// Which rows of which files of `events` go, and what that means for their devices.
+#[derive(Default)]
+struct Erased {
+    edits: HashMap<String, Vec<Found>>,
+    rows: u64,
+    /// Devices of which some row goes.
+    devices: HashSet<[u8; 16]>,
+    /// Those of them of which some row stays.
+    partial: HashSet<[u8; 16]>,
+}
+
+fn number(id: &[u8; 16]) -> u128 {
+    u128::from_be_bytes(*id)
+}
+
+impl Splicing {
+    /// Writes what takes the place of the month's files that hold covered rows, and commits nothing. No files where no row is covered.
+    pub(crate) fn run(&self) -> Result<SplicedMonth, Stop> {
+        let erased = self.find()?;
+        if erased.rows == 0 {
+            return Ok(SplicedMonth::default());
+        }
+        let rolled = self.remaining(&erased.partial)?;
+        let replacements = Table::ALL.map(|table| rolled.as_ref().and_then(|rolled| rolled.of(table)).filter(|rows| rows.num_rows() > 0));
+        let mut by_table: Vec<(Table, Option<Replacements>)> = Vec::new();
+        for (table, rows) in Table::ALL.into_iter().zip(replacements) {
+            by_table.push((table, rows.map(|rows| self.replacements(table, rows)).transpose()?));
+        }
+        let devices: Vec<[u8; 16]> = sorted(erased.devices.iter().copied()).to_vec();
+        let mut jobs: VecDeque<(Table, DataFile)> = VecDeque::new();
+        for table in self.warehouse.tables().tables().into_iter().filter(|table| *table != Table::Quarantine) {
+            let files = self.snapshot.month_files(table, self.month).iter();
+            let wanted = files.filter(|file| table != Table::Events || erased.edits.contains_key(&file.path));
+            jobs.extend(wanted.map(|file| (table, file.clone())));
+        }
+        let written: Mutex<Vec<PathBuf>> = Mutex::default();
+        let work = |codec: &mut Codec, (table, file): (Table, DataFile)| {
+            let replacements = by_table.iter().find(|(of, _)| *of == table).and_then(|(_, rows)| rows.as_ref());
+            let edits = match table {
+                Table::Events => self.edits_of_events(&file, &erased)?,
+                Table::Links => self.edits_of_links(codec, &file, &erased.devices, replacements)?,
+                _ => self.edits_by_device(codec, table, &file, &devices, replacements)?,
+            };
+            let matched: usize = edits.iter().flatten().filter(|edit| edit.1).count();
+            let edits: Vec<Vec<Edit>> = edits.into_iter().map(|edits| edits.into_iter().filter_map(|edit| edit.0).collect()).collect();
+            let replaced = if edits.iter().all(Vec::is_empty) {
+                None
+            } else {
+                Some(self.replace(codec, table, file, &edits, replacements, &written)?)
+            };
+            Ok((table, matched, replaced))
+        };
+        let done = parallel(jobs, work).and_then(|done| {
+            for (table, replacements) in by_table.iter().filter_map(|(table, rows)| Some((table, rows.as_ref()?))) {
+                let matched: usize = done.iter().filter(|(of, ..)| of == table).map(|(_, matched, _)| matched).sum();
+                if matched != replacements.rows.num_rows() {
+                    return Err(Stop::Unsupported("a device's remaining events give rows that it had none of before"));
+                }
+            }
+            Ok(done)
+        });
+        let done = done.inspect_err(|_| {
+            // Nothing names them: what cannot be deleted now is an orphan, which a purge takes away.
+            let written = written.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = durable::delete_files(&written) {
+                tracing::warn!(error = &error as &dyn std::error::Error, "files of an erasure that stopped could not be deleted");
+            }
+        })?;
+        let mut month = SplicedMonth { erased: erased.rows, ..SplicedMonth::default() };
+        for (replaced, counts) in done.into_iter().filter_map(|(_, _, replaced)| replaced) {
+            month.counts.add(&counts);
+            month.files.push(replaced);
+        }
+        month.files.sort_by(|a, b| (a.table, &a.old.path).cmp(&(b.table, &b.old.path)));
+        Ok(month)
+    }
+
+    fn path(&self, table: Table, file: &DataFile) -> PathBuf {
+        self.warehouse.table_folder(table).join(&file.path)
+    }
+
+    /// Devices that may have a covered row: those that are named, and the users' by the month's links.
+    fn named_devices(&self) -> Result<Arc<Vec<[u8; 16]>>, Stop> {
+        let mut devices: HashSet<[u8; 16]> = self.suppressed.touched_devices().iter().map(|device| *device.as_bytes()).collect();
+        if self.warehouse.tables().has_user && self.suppressed.users().next().is_some() {
+            let schema = some_columns(&self.warehouse, Table::Links, &["user", "device"])?;
+            let files = self.snapshot.month_files(Table::Links, self.month).to_vec();
+            let mut links = RunReader::new(self.warehouse.table_folder(Table::Links), files, schema);
+            while let Some(batch) = links.next_batch()? {
+                let users = column_pseudonyms(column(&batch, "user")?, "user")?;
+                let of = column_pseudonyms(column(&batch, "device")?, "device")?;
+                let named = |user: u128| self.suppressed.names_user(UserId::from_bytes(user.to_be_bytes()));
+                devices.extend(users.into_iter().zip(of).filter(|(user, _)| named(*user)).map(|(_, device)| device.to_be_bytes()));
+            }
+        }
+        Ok(sorted(devices.into_iter()))
+    }
+
+    fn find(&self) -> Result<Erased, Stop> {
+        let devices = self.named_devices()?;
+        let set = &self.suppressed;
+        // Where all of a device goes, nothing but its pseudonym tells.
+        let whole =
+            set.users().next().is_none() && set.userless_devices().next().is_none() && set.devices().all(|id| set.covers_device(id));
+        let with = if whole { With::default() } else { With { user: true, ts: true } };
+        let files: VecDeque<DataFile> = self.snapshot.month_files(Table::Events, self.month).iter().cloned().collect();
+        let found = parallel(files, |codec, file| {
+            let opened = ParquetFile::open(&self.path(Table::Events, &file))?;
+            let rows = rows_of(&opened, codec, &devices, with, &mut Looked::default())?;
+            self.progress.add(file.rows);
+            Ok((file.path, rows))
+        })?;
+        let mut erased = Erased::default();
+        let covers = |found: &Found| {
+            let user = found.user.map(UserId::from_bytes);
+            whole || set.covers(DeviceId::from_bytes(found.device), user, found.ts.unwrap_or(Timestamp::MAX))
+        };
+        for (_, rows) in &found {
+            erased.devices.extend(rows.iter().filter(|found| covers(found)).map(|found| found.device));
+        }
+        for (path, mut rows) in found {
+            let stays = rows.iter().filter(|found| !covers(found) && erased.devices.contains(&found.device));
+            erased.partial.extend(stays.map(|found| found.device));
+            rows.retain(covers);
+            erased.rows += rows.len() as u64;
+            if !rows.is_empty() {
+                erased.edits.insert(path, rows);
+            }
+        }
+        Ok(erased)
+    }
+
+    /// What the remaining events of devices give of which some go.
+    fn remaining(&self, partial: &HashSet<[u8; 16]>) -> Result<Option<RolledUp>, Stop> {
+        if partial.is_empty() {
+            return Ok(None);
+        }
+        let schema = self.warehouse.tables().file_schema(Table::Events);
+        let files = self.snapshot.month_files(Table::Events, self.month).to_vec();
+        let devices = sorted(partial.iter().copied());
+        let mut events = RunReader::new(self.warehouse.table_folder(Table::Events), files, Arc::clone(&schema)).of_devices(devices);
+        let mut kept = Vec::new();
+        while let Some(batch) = events.next_batch()? {
+            let devices = column_pseudonyms(column(&batch, "device")?, "device")?;
+            let covered = covered(&batch, &self.suppressed)?;
+            let stays = devices.iter().zip(covered).map(|(device, covered)| Some(!covered && partial.contains(&device.to_be_bytes())));
+            kept.push(filter_record_batch(&batch, &stays.collect::<BooleanArray>())?);
+        }
+        Ok(Some(roll_up(self.warehouse.tables(), self.month, &concat_batches(&schema, &kept)?)?))
+    }
+
+    fn replacements(&self, table: Table, rows: &RecordBatch) -> Result<Replacements, Stop> {
+        let dropped = |file: &DataFile| matches!(file.origin, Origin::Settled { keys: Keys::Dropped, .. });
+        let events = self.snapshot.month_files(Table::Events, self.month);
+        let rows = if events.iter().all(dropped) { without_keys(rows)? } else { rows.clone() };
+        let schema = self.warehouse.tables().file_schema(table);
+        let mut encoder = FileEncoder::new(Vec::new(), Arc::clone(&schema), properties(table, &schema))?;
+        encoder.write(&rows)?;
+        let file = ParquetFile::of_bytes(Bytes::from(encoder.finish()?))?;
+        let devices = column_pseudonyms(column(&rows, "device")?, "device")?;
+        let users = match table {
+            Table::Links => column_pseudonyms(column(&rows, "user")?, "user")?,
+            _ => vec![0; devices.len()],
+        };
+        let places = users.into_iter().zip(devices).zip(0_u32..).collect();
+        Ok(Replacements { rows, file, places })
+    }
+
+    /// Edits by row group; with each whether a row of the replacements stands there now.
+    fn edits_of_events(&self, file: &DataFile, erased: &Erased) -> Result<Vec<Vec<(Option<Edit>, bool)>>, Stop> {
+        let mut edits: Vec<Vec<(Option<Edit>, bool)>> = Vec::new();
+        for found in erased.edits.get(&file.path).into_iter().flatten() {
+            put(&mut edits, found.group, Some(Edit { row: found.row, with: None }), false);
+        }
+        Ok(edits)
+    }
+
+    fn edits_by_device(
+        &self,
+        codec: &mut Codec,
+        table: Table,
+        file: &DataFile,
+        devices: &[[u8; 16]],
+        replacements: Option<&Replacements>,
+    ) -> Result<Vec<Vec<(Option<Edit>, bool)>>, Stop> {
+        let opened = ParquetFile::open(&self.path(table, file))?;
+        let mut edits = Vec::new();
+        for found in rows_of(&opened, codec, devices, With::default(), &mut Looked::default())? {
+            let with = replacements.and_then(|rows| rows.places.get(&(0, number(&found.device))).copied());
+            put(&mut edits, found.group, Some(Edit { row: found.row, with }), with.is_some());
+        }
+        Ok(edits)
+    }
+
+    /// Devices come in no order: the column is read whole, the others where one of them is found.
+    fn edits_of_links(
+        &self,
+        codec: &mut Codec,
+        file: &DataFile,
+        devices: &HashSet<[u8; 16]>,
+        replacements: Option<&Replacements>,
+    ) -> Result<Vec<Vec<(Option<Edit>, bool)>>, Stop> {
+        let opened = ParquetFile::open(&self.path(Table::Links, file))?;
+        let place = |name: &str| opened.leaf_of(name).ok_or(Stop::Unsupported("links have another column than expected"));
+        let (device, user, days) = (place("device")?, place("user")?, place("days")?);
+        let mut edits = Vec::new();
+        for group in 0..opened.metadata.num_row_groups() {
+            let chunk = opened.chunk(group, device)?;
+            let mut found: Vec<Link> = Vec::new();
+            for page in 0..chunk.page_count() {
+                let (_, leaf) = chunk.page(codec, page)?;
+                let start = chunk.page_rows(page)?.start;
+                let hits = pseudonyms(&leaf)?.iter().enumerate().filter(|(_, device)| devices.contains(*device));
+                found.extend(hits.map(|(row, device)| Link { row: start + row, device: *device, ..Link::default() }));
+            }
+            if replacements.is_some() {
+                let mut looked = Looked::default();
+                values_of(&opened, codec, group, user, &mut found, &mut looked, |link, value| {
+                    link.user = value.and_then(|value| value.try_into().ok()).unwrap_or_default();
+                    Ok(())
+                })?;
+                values_of(&opened, codec, group, days, &mut found, &mut looked, |link, value| {
+                    link.days = value.and_then(<[u8]>::first_chunk).map(|days| i32::from_le_bytes(*days));
+                    Ok(())
+                })?;
+            }
+            for link in found {
+                let row = u32::try_from(link.row).map_err(|_| Stop::Damaged("a row group has too many rows"))?;
+                let group = group as u32;
+                let Some((rows, with)) =
+                    replacements.and_then(|rows| Some((rows, rows.places.get(&(number(&link.user), number(&link.device))).copied()?)))
+                else {
+                    put(&mut edits, group, Some(Edit { row, with: None }), false);
+                    continue;
+                };
+                let days = column(&rows.rows, "days")?.as_primitive_opt::<Int32Type>().map(|days| days.value(with as usize));
+                let same = days == link.days;
+                put(&mut edits, group, (!same).then_some(Edit { row, with: Some(with) }), true);
+            }
+        }
+        Ok(edits)
+    }
+
+    /// Splices a file, compares, writes, and reads back what was written.
+    fn replace(
+        &self,
+        codec: &mut Codec,
+        table: Table,
+        file: DataFile,
+        edits: &[Vec<Edit>],
+        replacements: Option<&Replacements>,
+        written: &Mutex<Vec<PathBuf>>,
+    ) -> Result<(Replaced, Counts), Stop> {
+        let path = self.path(table, &file);
+        let io = |doing: &'static str, path: &std::path::Path, source| StoreError::Io { doing, path: path.display().to_string(), source };
+        let bytes = Bytes::from(std::fs::read(&path).map_err(|source| io("reading", &path, source))?);
+        let evidence = FileEvidence { path: file.path.clone(), sha256: sha256(&bytes), rows: file.rows, bytes: bytes.len() as u64 };
+        let old = ParquetFile::of_bytes(bytes)?;
+        let mut counts = Counts::default();
+        let spliced = splice(&old, edits, replacements.map(|rows| &rows.file), codec, &mut counts)?;
+        let deleted = edits.iter().flatten().filter(|edit| edit.with.is_none()).count() as u64;
+        let Some(spliced) = spliced else {
+            return if deleted == file.rows { Ok((Replaced { table, old: file, evidence, new: None }, counts)) } else { Err(LOST) };
+        };
+        let spliced = Bytes::from(spliced);
+        let new = ParquetFile::of_bytes(spliced.clone())?;
+        check(&old, &new, edits, replacements.map(|rows| &rows.rows))?;
+        let rows = u64::try_from(new.metadata.file_metadata().num_rows()).unwrap_or_default();
+        if rows + deleted != file.rows {
+            return Err(LOST);
+        }
+        let Origin::Settled { generation, part, keys } = &file.origin else {
+            return Err(Stop::Unsupported("the file is not settled"));
+        };
+        let to = names::spliced_path(self.month, generation, *part, *keys, &self.revision);
+        let at = self.warehouse.table_folder(table).join(&to);
+        written.lock().unwrap_or_else(PoisonError::into_inner).push(at.clone());
+        durable::put_file(&at, std::slice::from_ref(&spliced), IfThere::Fail).map_err(|source| io("writing", &at, source))?;
+        if std::fs::read(&at).map_err(|source| io("reading", &at, source))? != spliced {
+            return Err(Stop::Mismatch("a file that was written reads back as another"));
+        }
+        self.throttle.spend(old.bytes()?.len() as u64 + spliced.len() as u64);
+        let ts = if table == Table::Events { range_of::<i64>(&new, "ts", |index, page| ints(index, page)) } else { None };
+        let range = if table.sort_columns()[0] == "device" { range_of(&new, "device", buckets) } else { None };
+        let bounds = |(first, last)| (Timestamp::from_micros(first), Timestamp::from_micros(last));
+        let size = spliced.len() as u64;
+        let new = Written::new(NewFile { path: to, size, rows, ts: ts.map(bounds), range }, sha256(&spliced));
+        Ok((Replaced { table, old: file, evidence, new: Some(new) }, counts))
+    }
+}
+
+const LOST: Stop = Stop::Mismatch("a spliced file has another number of rows than were to stay");
+
+/// A row of `links`.
+#[derive(Clone, Copy, Default)]
+struct Link {
+    row: usize,
+    device: [u8; 16],
+    user: [u8; 16],
+    days: Option<i32>,
+}
+
+impl HasRow for Link {
+    fn row(&self) -> usize {
+        self.row
+    }
+}
+
+fn put(edits: &mut Vec<Vec<(Option<Edit>, bool)>>, group: u32, edit: Option<Edit>, matched: bool) {
+    let group = group as usize;
+    if edits.len() <= group {
+        edits.resize_with(group + 1, Vec::new);
+    }
+    edits[group].push((edit, matched));
+}
+
+/// Least and greatest of a column, by its pages' ranges.
+fn range_of<T: Ord + Copy>(file: &ParquetFile, name: &str, of: impl Fn(&ColumnIndexMetaData, usize) -> Option<(T, T)>) -> Option<(T, T)> {
+    let leaf = file.leaf_of(name)?;
+    let groups = file.metadata.column_index()?.iter().filter_map(|group| group.get(leaf));
+    let ranges = groups.flat_map(|index| (0..usize::try_from(index.num_pages()).unwrap_or_default()).filter_map(|page| of(index, page)));
+    ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+}
+
+fn ints(index: &ColumnIndexMetaData, page: usize) -> Option<(i64, i64)> {
+    match index {
+        ColumnIndexMetaData::INT64(index) => Some((*index.min_value(page)?, *index.max_value(page)?)),
+        _ => None,
+    }
+}
+
+fn buckets(index: &ColumnIndexMetaData, page: usize) -> Option<(u16, u16)> {
+    let bucket = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u16::from_be_bytes(*bytes));
+    match index {
+        ColumnIndexMetaData::BYTE_ARRAY(index) => Some((bucket(index.min_value(page)?)?, bucket(index.max_value(page)?)?)),
+        _ => None,
+    }
+}
+
+/// Works through jobs in a few threads, each with a codec of its own; the first error ends all.
+pub(crate) fn parallel<J: Send, R: Send>(
+    jobs: VecDeque<J>,
+    work: impl Fn(&mut Codec, J) -> Result<R, Stop> + Sync,
+) -> Result<Vec<R>, Stop> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = (cores * FILES_PER_CORE).min(jobs.len()).max(1);
+    let queue = Mutex::new(jobs);
+    let run = || -> Result<Vec<R>, Stop> {
+        let mut codec = Codec::new()?;
+        let mut done = Vec::new();
+        loop {
+            let Some(job) = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front() else { return Ok(done) };
+            match work(&mut codec, job) {
+                Ok(result) => done.push(result),
+                Err(error) => {
+                    queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                    return Err(error);
+                }
+            }
+        }
+    };
+    let shares: Vec<Result<Vec<R>, Stop>> = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(run)).collect();
+        let own = run();
+        let panicked = |_| Err(Stop::Mismatch("a thread that rewrites files panicked"));
+        others.into_iter().map(|other| other.join().unwrap_or_else(panicked)).chain([own]).collect()
+    });
+    let mut all = Vec::new();
+    for share in shares {
+        all.extend(share?);
+    }
+    Ok(all)
+}

@@ -1,0 +1,177 @@
+//! Erasing from settled months: by splicing, and as if the months had been written whole.
+
+use std::sync::Arc;
+
+use ameles_core::{SuppressedSubject, SuppressionEntry, SuppressionSet, Timestamp};
+use ameles_schemas::Table;
+
+use super::support::*;
+use crate::{MonthRewrite, Rewrite, affected, verify};
+
+fn names(done: &MonthRewrite, table: Table) -> (Vec<String>, Vec<String>) {
+    let change = done.tables.iter().find(|change| change.table == table.as_str()).unwrap();
+    let paths = |files: &[crate::FileEvidence]| files.iter().map(|file| file.path.clone()).collect();
+    (paths(&change.removed), paths(&change.added))
+}
+
+/// Everything that the tables say of what is not covered.
+async fn erase(world: &World, set: &SuppressionSet) -> Vec<MonthRewrite> {
+    let maintainer = world.maintainer().await;
+    let found = affected(&world.warehouse, set).await.unwrap();
+    let covering = set.clone().with_userless(found.userless_devices.iter().copied(), Timestamp::MAX);
+    let mut all = Vec::new();
+    for month in found.months {
+        let spec = Rewrite { suppressed: Arc::new(covering.clone()), closed: false };
+        all.push(maintainer.rewrite_month(month, &spec, &|_| {}).await.unwrap());
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_settled_month_is_spliced_and_stays_one_run() {
+    let world = World::new().await;
+    let july = month("2018-07");
+    let all = events(400, 6_000, 1);
+    let mut lease = world.lease().await;
+    world.append(&mut lease, july, &all).await.unwrap();
+    settle(&world.maintainer().await, july).await;
+    let mut stay = all.clone();
+    for victims in [[7, 9], [300, 12], [13, 14]] {
+        let before = world.warehouse.snapshot().await.unwrap();
+        let done = erase(&world, &suppress(1, &victims, &[])).await;
+        stay.retain(|event| !victims.contains(&event.device));
+        assert_eq!(done.len(), 1);
+        let spliced = done[0].spliced.unwrap();
+        assert!(spliced.files >= 3 && spliced.pages_encoded > 0, "{spliced:?}");
+        assert_eq!(done[0].rows_after, stay.len() as u64);
+        for table in [Table::Events, Table::Activity, Table::Links, Table::Devices] {
+            let (removed, added) = names(&done[0], table);
+            // A device that was not activated in the month has no row of `devices`.
+            let files = if table == Table::Devices { removed.len() } else { 1 };
+            assert_eq!((removed.len(), added.len()), (files, files), "{table}");
+            assert!(removed.is_empty() || removed != added);
+        }
+        let after = world.warehouse.snapshot().await.unwrap();
+        assert!(after.is_settled(july));
+        for table in [Table::Events, Table::Activity, Table::Links, Table::Devices] {
+            let (old, new) = (&before.month_files(table, july)[0], &after.month_files(table, july)[0]);
+            assert_eq!((&old.settled, old.modified), (&new.settled, new.modified), "{table}");
+            assert!(old.ts.zip(new.ts).is_none_or(|(old, new)| old.0 <= new.0 && new.1 <= old.1));
+        }
+        world.check(july, &stay).await;
+        // Still as settled as before: nothing is left to do, and an exact count comes from the footers.
+        assert!(settle(&world.maintainer().await, july).await.tables.is_empty());
+        assert!(world.view().await.exact_rows(Table::Activity, july).is_some());
+    }
+    // What comes later goes behind it and settles with it.
+    let late: Vec<Event> = events(400, 300, 9_000).into_iter().filter(|event| ![7, 9, 300, 12, 13, 14].contains(&event.device)).collect();
+    world.append(&mut lease, july, &late).await.unwrap();
+    stay.extend(&late);
+    world.check(july, &stay).await;
+    settle(&world.maintainer().await, july).await;
+    world.check(july, &stay).await;
+}
+
+#[tokio::test]
+async fn a_users_rows_are_spliced_out_and_the_roll_up_follows() {
+    let world = World::new().await;
+    let july = month("2018-07");
+    let all = events(90, 4_000, 1);
+    let mut lease = world.lease().await;
+    world.append(&mut lease, july, &all).await.unwrap();
+    settle(&world.maintainer().await, july).await;
+    let set = suppress(1, &[5], &[2, 4]);
+    let found = affected(&world.warehouse, &set).await.unwrap();
+    let done = erase(&world, &set).await;
+    assert!(done[0].spliced.is_some(), "{done:?}");
+    let userless: Vec<u32> = (0..90).filter(|number| found.userless_devices.contains(&device(*number))).collect();
+    let stays =
+        |event: &&Event| event.device != 5 && event.user.map_or_else(|| !userless.contains(&event.device), |user| user != 2 && user != 4);
+    let stay: Vec<Event> = all.iter().filter(stays).copied().collect();
+    assert!(stay.len() < all.len() - 100);
+    assert_eq!(done[0].erased_rows, (all.len() - stay.len()) as u64);
+    world.check(july, &stay).await;
+    let mut maintainer = world.maintainer().await;
+    maintainer.purge(0, &(Arc::new(ameles_core::SystemClock) as ameles_core::SharedClock)).await.unwrap();
+    let subjects = [ameles_core::Subject::User(user(2)), ameles_core::Subject::User(user(4)), ameles_core::Subject::Device(device(5))];
+    assert_eq!(verify::scan_for(world.root(), &subjects, &|_| {}).await.unwrap().findings, []);
+}
+
+#[tokio::test]
+async fn an_erasure_up_to_a_grant_keeps_what_came_later() {
+    let world = World::new().await;
+    let july = month("2018-07");
+    let all = events(40, 2_000, 1);
+    let mut lease = world.lease().await;
+    world.append(&mut lease, july, &all).await.unwrap();
+    settle(&world.maintainer().await, july).await;
+    let grant = 1_200_000;
+    let lifted_from = Some(july.first_day().start().plus_secs(grant));
+    let entry = SuppressionEntry { subject: SuppressedSubject::Device(device(8)), received: Timestamp::MAX, pending: true, lifted_from };
+    let done = erase(&world, &SuppressionSet::new(1, [entry])).await;
+    let stay: Vec<Event> = all.iter().filter(|event| event.device != 8 || event.at >= grant).copied().collect();
+    assert!(done[0].spliced.is_some() && done[0].erased_rows > 0);
+    assert!(stay.iter().any(|event| event.device == 8));
+    world.check(july, &stay).await;
+}
+
+#[tokio::test]
+async fn a_closed_months_rows_are_spliced_without_keys() {
+    let world = World::new().await;
+    let july = month("2018-07");
+    let all = events(60, 2_000, 1);
+    let mut lease = world.lease().await;
+    world.append(&mut lease, july, &all).await.unwrap();
+    let closed = Rewrite { closed: true, ..Rewrite::default() };
+    world.maintainer().await.rewrite_month(july, &closed, &|_| {}).await.unwrap();
+    let done = erase(&world, &suppress(1, &[3], &[1])).await;
+    assert!(done[0].spliced.is_some());
+    assert!(world.warehouse.snapshot().await.unwrap().is_closed(july));
+    let lines = world.rows(Table::Events).await;
+    assert_eq!(lines.len() as u64, done[0].rows_after);
+}
+
+/// At each point where a process may die: the next one finds the month, brings it in line, and erases what is left.
+#[tokio::test]
+async fn a_splice_that_was_cut_short_is_brought_in_line() {
+    let july = month("2018-07");
+    let all = events(60, 2_000, 1);
+    let points = [
+        "rewrite.events_written",
+        "rewrite.files_written",
+        "rewrite.events_committed",
+        "rewrite.activity_committed",
+        "rewrite.links_committed",
+        "rewrite.devices_committed",
+    ];
+    for point in points {
+        let world = World::new().await;
+        let mut lease = world.lease().await;
+        world.append(&mut lease, july, &all).await.unwrap();
+        settle(&world.maintainer().await, july).await;
+        let set = suppress(1, &[4, 17], &[3]);
+        let found = affected(&world.warehouse, &set).await.unwrap();
+        let covering = set.clone().with_userless(found.userless_devices.iter().copied(), Timestamp::MAX);
+        let spec = Rewrite { suppressed: Arc::new(covering.clone()), closed: false };
+        world.warehouse.fail_at(Some(point));
+        world.maintainer().await.rewrite_month(july, &spec, &|_| {}).await.unwrap_err();
+        world.warehouse.fail_at(None);
+        let stay: Vec<Event> = all
+            .iter()
+            .filter(|event| {
+                let at = july.first_day().start().plus_secs(event.at);
+                !covering.covers(device(event.device), event.user.map(user), at)
+            })
+            .copied()
+            .collect();
+        let mut maintainer = world.maintainer().await;
+        maintainer.recover().await.unwrap();
+        maintainer.rewrite_month(july, &spec, &|_| {}).await.unwrap();
+        world.check(july, &stay).await;
+        maintainer.purge(0, &(Arc::new(ameles_core::SystemClock) as ameles_core::SharedClock)).await.unwrap();
+        let (there, named) = files(&world).await;
+        assert_eq!(there, named, "{point}");
+        let subjects = [ameles_core::Subject::User(user(3)), ameles_core::Subject::Device(device(4))];
+        assert_eq!(verify::scan_for(world.root(), &subjects, &|_| {}).await.unwrap().findings, [], "{point}");
+    }
+}

@@ -1,0 +1,223 @@
+//! The rows of several months side by side, in the order of devices.
+//!
+//! The range of pseudonyms is cut into buckets of some thousand rows; a bucket's rows of all months lie in the core's cache together.
+//! Ranges of buckets are for different threads.
+
+use ameles_core::Month;
+use ameles_schemas::Table;
+use ameles_store::scan::{Columns, Piece, Reader, Wanted};
+use ameles_store::{ReadView, StoreError};
+
+/// Rows of the largest month in one bucket, about.
+const BUCKET_ROWS: usize = if cfg!(test) { 4 } else { 1 << 10 };
+const READ_ROWS: usize = if cfg!(test) { 5 } else { 2 << 10 };
+const BITS_MAX: u32 = 24;
+
+/// One month of one table.
+pub struct Lane {
+    pub table: Table,
+    /// Its place among the months of the data.
+    pub month: usize,
+    pub pieces: Vec<Piece>,
+    pub wanted: Wanted,
+}
+
+impl Lane {
+    /// Of a month that has rows.
+    pub fn open(view: &ReadView, table: Table, (month, at): (Month, usize), wanted: &Wanted) -> Result<Option<Self>, StoreError> {
+        let pieces = view.pieces(table, month)?;
+        Ok((!pieces.is_empty()).then(|| Self { table, month: at, pieces, wanted: wanted.clone() }))
+    }
+
+    fn rows(&self) -> usize {
+        self.pieces.iter().map(Piece::rows).sum()
+    }
+}
+
+/// Months to go through together.
+pub struct Sweep<'v> {
+    pub view: &'v ReadView,
+    pub lanes: Vec<Lane>,
+}
+
+/// Rows of one bucket and lane.
+#[derive(Clone, Copy, Default)]
+pub struct Rows<'a> {
+    pub devices: &'a [u128],
+    pub days: &'a [u32],
+    pub times: &'a [i64],
+    pub groups: &'a [u32],
+}
+
+/// Reads one lane, bucket by bucket.
+struct Cursor<'v> {
+    reader: Reader<'v>,
+    columns: Columns,
+    start: usize,
+    end: usize,
+    done: bool,
+}
+
+impl Cursor<'_> {
+    /// Makes `start..end` the next rows, those before `bound` (all without one).
+    fn advance(&mut self, bound: Option<u128>) -> Result<(), StoreError> {
+        self.start = self.end;
+        loop {
+            let rows = &self.columns.devices;
+            if let (Some(bound), Some(last)) = (bound, rows.last())
+                && *last >= bound
+            {
+                self.end = self.start + rows.get(self.start..).unwrap_or_default().partition_point(|device| *device < bound);
+                return Ok(());
+            }
+            if self.done {
+                self.end = rows.len();
+                return Ok(());
+            }
+            self.columns.discard(self.start);
+            self.start = 0;
+            self.done = self.reader.read(READ_ROWS, &mut self.columns)?.is_none();
+        }
+    }
+
+    fn rows(&self) -> Rows<'_> {
+        fn part<T>(values: &[T], start: usize, end: usize) -> &[T] {
+            values.get(start..end).unwrap_or_default()
+        }
+        let (start, end, columns) = (self.start, self.end, &self.columns);
+        Rows {
+            devices: part(&columns.devices, start, end),
+            days: part(&columns.days, start, end),
+            times: part(&columns.times, start, end),
+            groups: part(&columns.groups, start, end),
+        }
+    }
+}
+
+impl Sweep<'_> {
+    /// Binary digits of the number of buckets.
+    pub fn bucket_bits(&self) -> u32 {
+        let rows = self.lanes.iter().map(Lane::rows).max().unwrap_or_default();
+        (rows / BUCKET_ROWS).next_power_of_two().trailing_zeros().min(BITS_MAX)
+    }
+
+    /// Rows of the largest lane.
+    pub fn rows_max(&self) -> usize {
+        self.lanes.iter().map(Lane::rows).max().unwrap_or_default()
+    }
+
+    /// Whether one can begin anywhere.
+    pub fn is_seekable(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.pieces.iter().all(Piece::is_seekable))
+    }
+
+    /// Goes through some buckets; `each` gets the rows of all lanes.
+    pub fn run<E: From<StoreError>>(
+        &self,
+        buckets: std::ops::Range<u64>,
+        mut each: impl FnMut(&[Rows<'_>]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let bits = self.bucket_bits();
+        // The beginning of a bucket; none after the last.
+        let bound = |bucket: u64| (bucket < 1 << bits).then(|| if bits == 0 { 0 } else { u128::from(bucket) << (128 - bits) });
+        let (low, high) = (bound(buckets.start).unwrap_or(u128::MAX), bound(buckets.end));
+        let mut cursors = Vec::with_capacity(self.lanes.len());
+        for lane in &self.lanes {
+            let within =
+                |piece: &&Piece| piece.range().is_none_or(|(least, greatest)| greatest >= low && high.is_none_or(|high| least < high));
+            let pieces = lane.pieces.iter().filter(within).cloned();
+            let reader = Reader::in_order(self.view, lane.table, &lane.wanted, pieces)?;
+            let mut cursor = Cursor { reader, columns: Columns::default(), start: 0, end: 0, done: false };
+            if low > 0 {
+                cursor.advance(Some(low))?;
+            }
+            cursors.push(cursor);
+        }
+        for bucket in buckets {
+            let end = bound(bucket + 1);
+            for cursor in &mut cursors {
+                cursor.advance(end)?;
+            }
+            let rows: Vec<Rows<'_>> = cursors.iter().map(Cursor::rows).collect();
+            each(&rows)?;
+        }
+        Ok(())
+    }
+}
+
+/// Devices of one bucket, each with a number.
+#[derive(Default)]
+pub struct Devices {
+    places: Vec<u32>,
+    shift: u32,
+    pub known: Vec<u128>,
+}
+
+impl Devices {
+    /// Empties it, with room for so many.
+    pub fn reset(&mut self, most: usize) {
+        let bits = (most * 2).next_power_of_two().trailing_zeros().max(4);
+        self.places.clear();
+        self.places.resize(1 << bits, 0);
+        self.shift = 64 - bits;
+        self.known.clear();
+    }
+
+    #[inline]
+    fn home(&self, device: u128) -> usize {
+        let folded = (device >> 64) as u64 ^ (device as u64).rotate_left(32);
+        (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize
+    }
+
+    /// Its number, if it has one.
+    #[inline]
+    pub fn get(&self, device: u128) -> Option<usize> {
+        let mut at = self.home(device);
+        loop {
+            let place = *self.places.get(at)?;
+            if place == 0 {
+                return None;
+            }
+            let number = place as usize - 1;
+            if *self.known.get(number)? == device {
+                return Some(number);
+            }
+            at = (at + 1) & (self.places.len() - 1);
+        }
+    }
+
+    /// Its number, a new one if it has none, and whether it is new.
+    #[inline]
+    pub fn insert(&mut self, device: u128) -> (usize, bool) {
+        let mut at = self.home(device);
+        let mask = self.places.len() - 1;
+        while let Some(place) = self.places.get_mut(at) {
+            if *place == 0 {
+                self.known.push(device);
+                *place = self.known.len() as u32;
+                return (self.known.len() - 1, true);
+            }
+            let number = *place as usize - 1;
+            if self.known.get(number) == Some(&device) {
+                return (number, false);
+            }
+            at = (at + 1) & mask;
+        }
+        (0, false)
+    }
+}
+
+/// For each of the rows what the other month says of the same device, 0 where it says nothing; both are in order.
+///
+/// Without branches: whether the next step is one in the first or in the second month is anyone's guess.
+pub fn look_up(devices: &[u128], others: Rows<'_>, out: &mut Vec<u32>) {
+    out.clear();
+    out.resize(devices.len(), 0);
+    let (mut mine, mut theirs) = (0, 0);
+    while let (Some(device), Some(other), Some(place)) = (devices.get(mine), others.devices.get(theirs), out.get_mut(mine)) {
+        let days = others.days.get(theirs).copied().unwrap_or_default();
+        *place = if device == other { days } else { 0 };
+        mine += usize::from(device <= other);
+        theirs += usize::from(other <= device);
+    }
+}

@@ -16,10 +16,6 @@ use super::tally::bits;
 use super::work::{Unit, Work};
 use super::{Slots, in_threads};
 
-/// Rows of each month, and of its links, that are met first; then those that are met if that was not enough.
-const SAMPLES: [(usize, usize); 2] = if cfg!(test) { [(8, 16), (64, 64)] } else { [(48 << 10, 192 << 10), (512 << 10, 1 << 20)] };
-/// Rows held at once when all are met.
-const KEPT_MAX: usize = if cfg!(test) { 8 } else { 4 << 20 };
 /// Rows of links read at once: as many as a page has.
 const READ_ROWS: usize = 8 << 10;
 
@@ -133,7 +129,7 @@ enum Sought {
 
 impl Users<'_> {
     fn fill(&self, kept: &[Kept]) -> Result<(), StoreError> {
-        for (rows, links) in SAMPLES {
+        for (rows, links) in self.work.sizes.samples {
             let (open, any) = self.open(Sought::All);
             if !any {
                 return Ok(());
@@ -157,7 +153,7 @@ impl Users<'_> {
         while any_large && units.peek().is_some() {
             let batch: Vec<Unit> = units.by_ref().take(self.threads * 4).collect();
             waiting.append(&mut self.keep(&batch, &large)?);
-            if waiting.len() >= KEPT_MAX {
+            if waiting.len() >= self.work.sizes.kept_rows {
                 self.meet_once(&mut waiting)?;
                 (large, any_large) = self.open(Sought::Large);
             }

@@ -8,9 +8,8 @@ use ameles_schemas::Table;
 use ameles_store::scan::{Columns, Piece, Reader, Wanted};
 use ameles_store::{ReadView, StoreError};
 
-/// Rows of the largest month in one bucket, about.
-const BUCKET_ROWS: usize = if cfg!(test) { 4 } else { 1 << 10 };
-const READ_ROWS: usize = if cfg!(test) { 5 } else { 2 << 10 };
+use super::Sizes;
+
 const BITS_MAX: u32 = 24;
 
 /// One month of one table.
@@ -37,6 +36,7 @@ impl Lane {
 /// Months to go through together.
 pub struct Sweep<'v> {
     pub view: &'v ReadView,
+    pub sizes: Sizes,
     pub lanes: Vec<Lane>,
 }
 
@@ -56,6 +56,7 @@ struct Cursor<'v> {
     start: usize,
     end: usize,
     done: bool,
+    read_rows: usize,
 }
 
 impl Cursor<'_> {
@@ -76,7 +77,7 @@ impl Cursor<'_> {
             }
             self.columns.discard(self.start);
             self.start = 0;
-            self.done = self.reader.read(READ_ROWS, &mut self.columns)?.is_none();
+            self.done = self.reader.read(self.read_rows, &mut self.columns)?.is_none();
         }
     }
 
@@ -98,7 +99,7 @@ impl Sweep<'_> {
     /// Binary digits of the number of buckets.
     pub fn bucket_bits(&self) -> u32 {
         let rows = self.lanes.iter().map(Lane::rows).max().unwrap_or_default();
-        (rows / BUCKET_ROWS).next_power_of_two().trailing_zeros().min(BITS_MAX)
+        (rows / self.sizes.bucket_rows).next_power_of_two().trailing_zeros().min(BITS_MAX)
     }
 
     /// Rows of the largest lane.
@@ -127,7 +128,8 @@ impl Sweep<'_> {
                 |piece: &&Piece| piece.range().is_none_or(|(least, greatest)| greatest >= low && high.is_none_or(|high| least < high));
             let pieces = lane.pieces.iter().filter(within).cloned();
             let reader = Reader::in_order(self.view, lane.table, &lane.wanted, pieces)?;
-            let mut cursor = Cursor { reader, columns: Columns::default(), start: 0, end: 0, done: false };
+            let mut cursor =
+                Cursor { reader, columns: Columns::default(), start: 0, end: 0, done: false, read_rows: self.sizes.bucket_rows * 2 };
             if low > 0 {
                 cursor.advance(Some(low))?;
             }

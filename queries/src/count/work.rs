@@ -8,6 +8,7 @@ use ameles_schemas::Table;
 use ameles_store::scan::{Columns, Grouping, LEFT_OUT, Piece, Reader, Wanted};
 use ameles_store::{ReadView, StoreError};
 
+use super::Sizes;
 use super::sink::{Mark, Sink, Whom};
 use super::sweep::{Devices, Lane, Rows, Sweep, look_up};
 use super::tally::{bits, window_mask};
@@ -73,13 +74,21 @@ pub struct Work<'v> {
     pub grouping: Arc<Grouping>,
     /// The smallest group, where it will be asked who is behind the counts.
     pub k: Option<u32>,
+    pub sizes: Sizes,
     plan: Plan<'v>,
 }
 
 impl<'v> Work<'v> {
-    pub fn new(view: &'v ReadView, operator: Operator, scope: Scope, grouping: Arc<Grouping>, k: Option<u32>) -> Result<Self, StoreError> {
+    pub fn new(
+        view: &'v ReadView,
+        operator: Operator,
+        scope: Scope,
+        grouping: Arc<Grouping>,
+        k: Option<u32>,
+        sizes: Sizes,
+    ) -> Result<Self, StoreError> {
         let wanted = scope.wanted.clone();
-        let mut work = Self { view, operator, scope, grouping, k, plan: Plan::Pieces(Vec::new()) };
+        let mut work = Self { view, operator, scope, grouping, k, sizes, plan: Plan::Pieces(Vec::new()) };
         let last = work.scope.months.len();
         work.plan = match operator {
             Operator::Days | Operator::Units | Operator::Measure(_) => {
@@ -94,27 +103,27 @@ impl<'v> Work<'v> {
                 let next = Wanted { days: true, ..Wanted::default() };
                 let mut lanes = work.lanes(Table::Activity, wanted.clone(), &grouped)?;
                 lanes.extend(work.lanes(Table::Activity, wanted.end..(wanted.end + 1).min(last), &next)?);
-                Plan::Sweep(Sweep { view, lanes })
+                Plan::Sweep(Sweep { view, sizes, lanes })
             }
             Operator::Growth => {
                 let grouped = Wanted { grouping: Some(Arc::clone(&work.grouping)), ..Wanted::default() };
                 let grouped_from = wanted.start.saturating_sub(1);
                 let mut lanes = work.lanes(Table::Activity, 0..grouped_from, &Wanted::default())?;
                 lanes.extend(work.lanes(Table::Activity, grouped_from..wanted.end, &grouped)?);
-                Plan::Sweep(Sweep { view, lanes })
+                Plan::Sweep(Sweep { view, sizes, lanes })
             }
             Operator::Retention => {
                 let grouped = Wanted { grouping: Some(Arc::clone(&work.grouping)), ..Wanted::default() };
                 let mut lanes = work.lanes(Table::Devices, 0..wanted.start, &Wanted::default())?;
                 lanes.extend(work.lanes(Table::Devices, wanted.clone(), &grouped)?);
                 lanes.extend(work.lanes(Table::Activity, wanted.start..last, &Wanted::default())?);
-                Plan::Sweep(Sweep { view, lanes })
+                Plan::Sweep(Sweep { view, sizes, lanes })
             }
             Operator::Activations => {
                 let grouped = Wanted { time: Some("activated_ts"), grouping: Some(Arc::clone(&work.grouping)), ..Wanted::default() };
                 let mut lanes = work.lanes(Table::Devices, 0..wanted.start, &Wanted::default())?;
                 lanes.extend(work.lanes(Table::Devices, wanted.clone(), &grouped)?);
-                Plan::Sweep(Sweep { view, lanes })
+                Plan::Sweep(Sweep { view, sizes, lanes })
             }
         };
         Ok(work)

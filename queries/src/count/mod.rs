@@ -30,15 +30,15 @@ pub use self::work::{CHURNED_NEXT, MONTHS_MAX, NEW, Operator, RESURRECTED, RETAI
 pub struct Sizes {
     /// Rows of the largest month in one bucket, about.
     pub bucket_rows: usize,
-    /// Rows of each month, and of its links, that are met first to find users; then those that are met if that was not enough.
-    pub samples: [(usize, usize); 2],
+    /// Rows of each month, and of its links, that are met first to find users.
+    pub sample: (usize, usize),
     /// Rows held at once when all are met.
     pub kept_rows: usize,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { bucket_rows: 1 << 10, samples: [(48 << 10, 192 << 10), (512 << 10, 1 << 20)], kept_rows: 4 << 20 }
+        Self { bucket_rows: 1 << 10, sample: (96 << 10, 512 << 10), kept_rows: 4 << 20 }
     }
 }
 

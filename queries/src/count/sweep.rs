@@ -9,6 +9,7 @@ use ameles_store::scan::{Columns, Piece, Reader, Wanted};
 use ameles_store::{ReadView, StoreError};
 
 use super::Sizes;
+use super::sink::Whom;
 
 const BITS_MAX: u32 = 24;
 
@@ -47,6 +48,13 @@ pub struct Rows<'a> {
     pub days: &'a [u32],
     pub times: &'a [i64],
     pub groups: &'a [u32],
+}
+
+impl Rows<'_> {
+    /// A row's device.
+    pub fn whom(&self, row: usize) -> Whom {
+        Whom::Device(self.devices.get(row).copied().unwrap_or(0))
+    }
 }
 
 /// Reads one lane, bucket by bucket.
@@ -151,24 +159,44 @@ impl Sweep<'_> {
 #[derive(Default)]
 pub struct Devices {
     places: Vec<u32>,
+    /// Digits before those that tell a device's place; none where places are drawn.
+    skipped: Option<u32>,
     shift: u32,
     pub known: Vec<u128>,
 }
 
 impl Devices {
-    /// Empties it, with room for so many.
-    pub fn reset(&mut self, most: usize) {
-        let bits = (most * 2).next_power_of_two().trailing_zeros().max(4);
+    /// Empties it, with room for so many devices of one bucket.
+    ///
+    /// A device's place follows from its order in the bucket, so that sorted rows find theirs one after the other in the nearest cache.
+    /// That is for pseudonyms, which are spread evenly; where many more lie in one bucket than in others, places are drawn by a hash.
+    pub fn reset(&mut self, sweep: &Sweep<'_>, most: usize) {
+        self.reset_drawn(most);
+        let bits = sweep.bucket_bits();
+        if bits + (64 - self.shift) <= 64 && most <= sweep.lanes.len() * sweep.sizes.bucket_rows * 4 {
+            self.skipped = Some(bits);
+        }
+    }
+
+    /// Empties it, with room for so many, from anywhere.
+    pub fn reset_drawn(&mut self, most: usize) {
+        let bits = (most * 3).next_power_of_two().trailing_zeros().max(4);
         self.places.clear();
         self.places.resize(1 << bits, 0);
         self.shift = 64 - bits;
+        self.skipped = None;
         self.known.clear();
     }
 
     #[inline]
     fn home(&self, device: u128) -> usize {
-        let folded = (device >> 64) as u64 ^ (device as u64).rotate_left(32);
-        (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize
+        match self.skipped {
+            Some(skipped) => ((device >> 64) as u64).checked_shl(skipped).map_or(0, |rest| (rest >> self.shift) as usize),
+            None => {
+                let folded = (device >> 64) as u64 ^ (device as u64).rotate_left(32);
+                (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize
+            }
+        }
     }
 
     /// Its number, if it has one.
@@ -209,17 +237,68 @@ impl Devices {
     }
 }
 
+/// Merges that go on side by side: each step of one waits for the step before.
+const SIDE_BY_SIDE: usize = 4;
+
 /// For each of the rows what the other month says of the same device, 0 where it says nothing; both are in order.
 ///
 /// Without branches: whether the next step is one in the first or in the second month is anyone's guess.
 pub fn look_up(devices: &[u128], others: Rows<'_>, out: &mut Vec<u32>) {
     out.clear();
     out.resize(devices.len(), 0);
-    let (mut mine, mut theirs) = (0, 0);
-    while let (Some(device), Some(other), Some(place)) = (devices.get(mine), others.devices.get(theirs), out.get_mut(mine)) {
-        let days = others.days.get(theirs).copied().unwrap_or_default();
-        *place = if device == other { days } else { 0 };
-        mine += usize::from(device <= other);
-        theirs += usize::from(other <= device);
+    // Parts of the rows, and where the parts of the others begin.
+    let mine: [usize; SIDE_BY_SIDE + 1] = std::array::from_fn(|part| devices.len() * part / SIDE_BY_SIDE);
+    let theirs: [usize; SIDE_BY_SIDE + 1] = std::array::from_fn(|part| match devices.get(mine[part]) {
+        Some(_) if part == 0 => 0,
+        Some(first) => others.devices.partition_point(|device| device < first),
+        None => others.devices.len(),
+    });
+    let (mut at, mut there): ([usize; SIDE_BY_SIDE], [usize; SIDE_BY_SIDE]) = Default::default();
+    at.copy_from_slice(&mine[..SIDE_BY_SIDE]);
+    there.copy_from_slice(&theirs[..SIDE_BY_SIDE]);
+    let mut step = |part: usize| {
+        let (device, other) = (devices[at[part]], others.devices[there[part]]);
+        out[at[part]] = if device == other { others.days[there[part]] } else { 0 };
+        at[part] += usize::from(device <= other);
+        there[part] += usize::from(other <= device);
+        at[part] < mine[part + 1] && there[part] < theirs[part + 1]
+    };
+    let mut go_on: [bool; SIDE_BY_SIDE] = std::array::from_fn(|part| mine[part] < mine[part + 1] && theirs[part] < theirs[part + 1]);
+    while go_on == [true; SIDE_BY_SIDE] {
+        for (part, go_on) in go_on.iter_mut().enumerate() {
+            *go_on = step(part);
+        }
+    }
+    for (part, go_on) in go_on.into_iter().enumerate().filter(|(_, go_on)| *go_on) {
+        debug_assert!(go_on);
+        while step(part) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_month_is_found_by_device() {
+        let mut number = 3_u64;
+        let mut draw = |bound: u64| {
+            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (number >> 33) % bound
+        };
+        for round in 0..300 {
+            let mut month = |most: u64| {
+                let mut devices: Vec<u128> = (0..draw(most)).map(|_| u128::from(draw(120)) << 60).collect();
+                devices.sort_unstable();
+                devices.dedup();
+                devices
+            };
+            let (mine, theirs) = (month(1 + round % 90), month(1 + round % 70));
+            let days: Vec<u32> = theirs.iter().map(|device| (device >> 60) as u32 + 1).collect();
+            let mut found = Vec::new();
+            look_up(&mine, Rows { devices: &theirs, days: &days, ..Rows::default() }, &mut found);
+            let expected: Vec<u32> = mine.iter().map(|device| theirs.binary_search(device).map_or(0, |at| days[at])).collect();
+            assert_eq!(found, expected);
+        }
     }
 }

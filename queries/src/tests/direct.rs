@@ -38,7 +38,7 @@ fn check(warehouse: &Warehouse, suppressions: SuppressionSet, state: &str) {
     let view = block_on(ReadView::open(warehouse, Arc::new(suppressions))).unwrap();
     let completeness = Completeness { watermark: Timestamp::MAX, closed_before: Month::from_epoch_months(600) };
     // So small that there are many buckets, and samples are not all.
-    let sizes = Sizes { bucket_rows: 4, samples: [(8, 16), (64, 64)], kept_rows: 8 };
+    let sizes = Sizes { bucket_rows: 4, sample: (8, 16), kept_rows: 8 };
     let direct = Metrics::new(view, completeness).with_sizes(sizes);
     let by_statements = direct.clone().by_statements();
     let mut dice = state.len() % 3;

@@ -36,9 +36,13 @@ impl Lane {
 
 /// Months to go through together.
 pub struct Sweep<'v> {
-    pub view: &'v ReadView,
-    pub sizes: Sizes,
+    view: &'v ReadView,
+    sizes: Sizes,
     pub lanes: Vec<Lane>,
+    /// Rows of the largest lane.
+    pub rows_max: usize,
+    /// Binary digits of the number of buckets.
+    pub bucket_bits: u32,
 }
 
 /// Rows of one bucket and lane.
@@ -103,16 +107,11 @@ impl Cursor<'_> {
     }
 }
 
-impl Sweep<'_> {
-    /// Binary digits of the number of buckets.
-    pub fn bucket_bits(&self) -> u32 {
-        let rows = self.lanes.iter().map(Lane::rows).max().unwrap_or_default();
-        (rows / self.sizes.bucket_rows).next_power_of_two().trailing_zeros().min(BITS_MAX)
-    }
-
-    /// Rows of the largest lane.
-    pub fn rows_max(&self) -> usize {
-        self.lanes.iter().map(Lane::rows).max().unwrap_or_default()
+impl<'v> Sweep<'v> {
+    pub fn new(view: &'v ReadView, sizes: Sizes, lanes: Vec<Lane>) -> Self {
+        let rows_max = lanes.iter().map(Lane::rows).max().unwrap_or_default();
+        let bucket_bits = (rows_max / sizes.bucket_rows).next_power_of_two().trailing_zeros().min(BITS_MAX);
+        Self { view, sizes, lanes, rows_max, bucket_bits }
     }
 
     /// Whether one can begin anywhere.
@@ -126,7 +125,7 @@ impl Sweep<'_> {
         buckets: std::ops::Range<u64>,
         mut each: impl FnMut(&[Rows<'_>]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let bits = self.bucket_bits();
+        let bits = self.bucket_bits;
         // The beginning of a bucket; none after the last.
         let bound = |bucket: u64| (bucket < 1 << bits).then(|| if bits == 0 { 0 } else { u128::from(bucket) << (128 - bits) });
         let (low, high) = (bound(buckets.start).unwrap_or(u128::MAX), bound(buckets.end));
@@ -159,8 +158,10 @@ impl Sweep<'_> {
 #[derive(Default)]
 pub struct Devices {
     places: Vec<u32>,
-    /// Digits before those that tell a device's place; none where places are drawn.
-    skipped: Option<u32>,
+    /// How a device's place is made: what of its second half is mixed into the first, times a factor, some digits left out, as many kept as places need.
+    mixed: u64,
+    factor: u64,
+    skipped: u32,
     shift: u32,
     pub known: Vec<u128>,
 }
@@ -172,9 +173,9 @@ impl Devices {
     /// That is for pseudonyms, which are spread evenly; where many more lie in one bucket than in others, places are drawn by a hash.
     pub fn reset(&mut self, sweep: &Sweep<'_>, most: usize) {
         self.reset_drawn(most);
-        let bits = sweep.bucket_bits();
+        let bits = sweep.bucket_bits;
         if bits + (64 - self.shift) <= 64 && most <= sweep.lanes.len() * sweep.sizes.bucket_rows * 4 {
-            self.skipped = Some(bits);
+            (self.mixed, self.factor, self.skipped) = (0, 1, bits);
         }
     }
 
@@ -184,19 +185,14 @@ impl Devices {
         self.places.clear();
         self.places.resize(1 << bits, 0);
         self.shift = 64 - bits;
-        self.skipped = None;
+        (self.mixed, self.factor, self.skipped) = (u64::MAX, 0x9e37_79b9_7f4a_7c15, 0);
         self.known.clear();
     }
 
     #[inline]
     fn home(&self, device: u128) -> usize {
-        match self.skipped {
-            Some(skipped) => ((device >> 64) as u64).checked_shl(skipped).map_or(0, |rest| (rest >> self.shift) as usize),
-            None => {
-                let folded = (device >> 64) as u64 ^ (device as u64).rotate_left(32);
-                (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize
-            }
-        }
+        let folded = (device >> 64) as u64 ^ ((device as u64).rotate_left(32) & self.mixed);
+        (folded.wrapping_mul(self.factor) << self.skipped >> self.shift) as usize
     }
 
     /// Its number, if it has one.
@@ -237,41 +233,53 @@ impl Devices {
     }
 }
 
-/// Merges that go on side by side: each step of one waits for the step before.
-const SIDE_BY_SIDE: usize = 4;
+/// A merge under way: the next rows of both, and where they end.
+#[derive(Clone, Copy)]
+struct Merge {
+    mine: usize,
+    mine_end: usize,
+    theirs: usize,
+    theirs_end: usize,
+}
+
+impl Merge {
+    const fn is_under_way(&self) -> bool {
+        self.mine < self.mine_end && self.theirs < self.theirs_end
+    }
+
+    /// Without branches: whether the next step is one in the first or in the second is anyone's guess.
+    #[inline(always)]
+    fn step(&mut self, devices: &[u128], others: &[u128], days: &[u32], out: &mut [u32]) {
+        let (device, other) = (devices[self.mine], others[self.theirs]);
+        out[self.mine] = if device == other { days[self.theirs] } else { 0 };
+        self.mine += usize::from(device <= other);
+        self.theirs += usize::from(other <= device);
+    }
+}
 
 /// For each of the rows what the other month says of the same device, 0 where it says nothing; both are in order.
 ///
-/// Without branches: whether the next step is one in the first or in the second month is anyone's guess.
+/// Two halves side by side: each step of a merge waits for the step before.
 pub fn look_up(devices: &[u128], others: Rows<'_>, out: &mut Vec<u32>) {
     out.clear();
     out.resize(devices.len(), 0);
-    // Parts of the rows, and where the parts of the others begin.
-    let mine: [usize; SIDE_BY_SIDE + 1] = std::array::from_fn(|part| devices.len() * part / SIDE_BY_SIDE);
-    let theirs: [usize; SIDE_BY_SIDE + 1] = std::array::from_fn(|part| match devices.get(mine[part]) {
-        Some(_) if part == 0 => 0,
-        Some(first) => others.devices.partition_point(|device| device < first),
-        None => others.devices.len(),
-    });
-    let (mut at, mut there): ([usize; SIDE_BY_SIDE], [usize; SIDE_BY_SIDE]) = Default::default();
-    at.copy_from_slice(&mine[..SIDE_BY_SIDE]);
-    there.copy_from_slice(&theirs[..SIDE_BY_SIDE]);
-    let mut step = |part: usize| {
-        let (device, other) = (devices[at[part]], others.devices[there[part]]);
-        out[at[part]] = if device == other { others.days[there[part]] } else { 0 };
-        at[part] += usize::from(device <= other);
-        there[part] += usize::from(other <= device);
-        at[part] < mine[part + 1] && there[part] < theirs[part + 1]
-    };
-    let mut go_on: [bool; SIDE_BY_SIDE] = std::array::from_fn(|part| mine[part] < mine[part + 1] && theirs[part] < theirs[part + 1]);
-    while go_on == [true; SIDE_BY_SIDE] {
-        for (part, go_on) in go_on.iter_mut().enumerate() {
-            *go_on = step(part);
-        }
+    let (theirs, days) = (others.devices, others.days);
+    if days.len() != theirs.len() {
+        return;
     }
-    for (part, go_on) in go_on.into_iter().enumerate().filter(|(_, go_on)| *go_on) {
-        debug_assert!(go_on);
-        while step(part) {}
+    let half = devices.len() / 2;
+    let their_half = devices.get(half).map_or(0, |first| theirs.partition_point(|device| device < first));
+    let mut first = Merge { mine: 0, mine_end: half, theirs: 0, theirs_end: their_half };
+    let mut second = Merge { mine: half, mine_end: devices.len(), theirs: their_half, theirs_end: theirs.len() };
+    while first.is_under_way() && second.is_under_way() {
+        first.step(devices, theirs, days, out);
+        second.step(devices, theirs, days, out);
+    }
+    while first.is_under_way() {
+        first.step(devices, theirs, days, out);
+    }
+    while second.is_under_way() {
+        second.step(devices, theirs, days, out);
     }
 }
 

@@ -88,7 +88,7 @@ pub fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
 }
 
 /// `ameles_core::window_mask`, whose loop over the window's days is here one over its binary digits.
-#[inline]
+#[inline(always)]
 pub fn window_mask(days: u32, next: u32, month_days: u32, window: u32) -> u64 {
     let mut mask = u64::from(days);
     let mut covered = 1;
@@ -101,6 +101,19 @@ pub fn window_mask(days: u32, next: u32, month_days: u32, window: u32) -> u64 {
     // All days of the next month before its own first active one.
     let before_next = (u64::from(next) | 1 << 33).trailing_zeros();
     mask & (own | (((1_u64 << before_next) - 1) << month_days))
+}
+
+/// The masks of many rows, with the same month after each.
+pub fn window_masks(days: &[u32], next: &[u32], month_days: u32, window: u32, out: &mut Vec<u64>) {
+    // A loop for each window that there is: the shifts are known when it is compiled.
+    fn all<const WINDOW: u32>(days: &[u32], next: &[u32], month_days: u32, out: &mut Vec<u64>) {
+        out.extend(days.iter().zip(next).map(|(days, next)| window_mask(*days, *next, month_days, WINDOW)));
+    }
+    match window {
+        7 => all::<7>(days, next, month_days, out),
+        28 => all::<28>(days, next, month_days, out),
+        _ => out.extend(days.iter().zip(next).map(|(days, next)| window_mask(*days, *next, month_days, window))),
+    }
 }
 
 #[cfg(test)]
@@ -135,6 +148,9 @@ mod tests {
             let next = if number >> 59 & 1 == 0 { 0 } else { (number >> 7) as u32 & 0x7fff_ffff };
             let next = next & next.wrapping_shl((number >> 3) as u32 % 31) & 0x7fff_ffff;
             for window in [1, 2, 7, 13, 27, 28] {
+                let mut masks = Vec::new();
+                window_masks(&[days], &[next], length, window, &mut masks);
+                assert_eq!(masks, [ameles_core::window_mask(days, next, length, window)]);
                 assert_eq!(window_mask(days, next, length, window), ameles_core::window_mask(days, next, length, window));
             }
         }

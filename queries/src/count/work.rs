@@ -11,7 +11,7 @@ use ameles_store::{ReadView, StoreError};
 use super::Sizes;
 use super::sink::{Mark, Masks, Sink, Whom};
 use super::sweep::{Devices, Lane, Rows, Sweep, look_up};
-use super::tally::{bits, window_mask};
+use super::tally::{bits, window_mask, window_masks};
 
 /// Rows read at once where months are counted one by one: as many as a page has.
 const READ_ROWS: usize = 8 << 10;
@@ -104,27 +104,27 @@ impl<'v> Work<'v> {
                 let next = Wanted { days: true, ..Wanted::default() };
                 let mut lanes = work.lanes(Table::Activity, wanted.clone(), &grouped)?;
                 lanes.extend(work.lanes(Table::Activity, wanted.end..(wanted.end + 1).min(last), &next)?);
-                Plan::Sweep(Sweep { view, sizes, lanes })
+                Plan::Sweep(Sweep::new(view, sizes, lanes))
             }
             Operator::Growth => {
                 let grouped = Wanted { grouping: Some(Arc::clone(&work.grouping)), ..Wanted::default() };
                 let grouped_from = wanted.start.saturating_sub(1);
                 let mut lanes = work.lanes(Table::Activity, 0..grouped_from, &Wanted::default())?;
                 lanes.extend(work.lanes(Table::Activity, grouped_from..wanted.end, &grouped)?);
-                Plan::Sweep(Sweep { view, sizes, lanes })
+                Plan::Sweep(Sweep::new(view, sizes, lanes))
             }
             Operator::Retention => {
                 let grouped = Wanted { grouping: Some(Arc::clone(&work.grouping)), ..Wanted::default() };
                 let mut lanes = work.lanes(Table::Devices, 0..wanted.start, &Wanted::default())?;
                 lanes.extend(work.lanes(Table::Devices, wanted.clone(), &grouped)?);
                 lanes.extend(work.lanes(Table::Activity, wanted.start..last, &Wanted::default())?);
-                Plan::Sweep(Sweep { view, sizes, lanes })
+                Plan::Sweep(Sweep::new(view, sizes, lanes))
             }
             Operator::Activations => {
                 let grouped = Wanted { time: Some("activated_ts"), grouping: Some(Arc::clone(&work.grouping)), ..Wanted::default() };
                 let mut lanes = work.lanes(Table::Devices, 0..wanted.start, &Wanted::default())?;
                 lanes.extend(work.lanes(Table::Devices, wanted.clone(), &grouped)?);
-                Plan::Sweep(Sweep { view, sizes, lanes })
+                Plan::Sweep(Sweep::new(view, sizes, lanes))
             }
         };
         Ok(work)
@@ -144,7 +144,7 @@ impl<'v> Work<'v> {
     pub fn units(&self, threads: usize) -> Vec<Unit> {
         match &self.plan {
             Plan::Pieces(pieces) => (0..pieces.len()).map(|at| Unit::Piece { at, rows_max: usize::MAX }).collect(),
-            Plan::Sweep(sweep) => Self::buckets(sweep, 1 << sweep.bucket_bits(), threads),
+            Plan::Sweep(sweep) => Self::buckets(sweep, 1 << sweep.bucket_bits, threads),
         }
     }
 
@@ -206,7 +206,7 @@ impl<'v> Work<'v> {
                 (units, all)
             }
             Plan::Sweep(sweep) => {
-                let (buckets, most) = (1_u64 << sweep.bucket_bits(), sweep.rows_max().max(1) as u64);
+                let (buckets, most) = (1_u64 << sweep.bucket_bits, sweep.rows_max.max(1) as u64);
                 let end = (buckets * rows as u64 / most).clamp(1, buckets);
                 (Self::buckets(sweep, end, threads), end == buckets)
             }
@@ -313,7 +313,7 @@ impl<'v> Work<'v> {
                 look_up(rows.devices, others, &mut next);
                 let length = self.month(month).days();
                 first.clear();
-                first.extend(rows.days.iter().zip(&next).map(|(days, next)| window_mask(*days, *next, length, window)));
+                window_masks(rows.days, &next, length, window, &mut first);
                 second.clear();
                 if rest {
                     second.extend(first.iter().zip(rows.days).map(|(mask, days)| mask & !u64::from(*days)));

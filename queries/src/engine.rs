@@ -7,6 +7,7 @@ use ameles_core::{Month, Timestamp};
 use arrow::record_batch::RecordBatch;
 
 use crate::catalog::Metric;
+use crate::count::Sizes;
 use crate::kept::Question;
 use crate::metrics::{self, Job, Reading};
 use crate::sql;
@@ -47,12 +48,13 @@ pub struct Metrics {
     kept: Option<Arc<KeptAnswers>>,
     /// Metrics by the statements of `queries/` alone.
     by_statements: bool,
+    sizes: Sizes,
 }
 
 impl Metrics {
     /// Over a view (an `Arc<ReadView>` will do).
     pub fn new(source: Arc<dyn TableSource>, completeness: Completeness) -> Self {
-        Self { source, completeness, limits: SqlLimits::default(), kept: None, by_statements: false }
+        Self { source, completeness, limits: SqlLimits::default(), kept: None, by_statements: false, sizes: Sizes::default() }
     }
     /// With other bounds.
     #[must_use]
@@ -70,6 +72,12 @@ impl Metrics {
     #[must_use]
     pub fn by_statements(mut self) -> Self {
         self.by_statements = true;
+        self
+    }
+    /// With other sizes of what is looked at together.
+    #[cfg(test)]
+    pub(crate) fn with_sizes(mut self, sizes: Sizes) -> Self {
+        self.sizes = sizes;
         self
     }
     /// A metric's rows: date, dimensions as asked, value, `complete`; sorted.
@@ -90,7 +98,8 @@ impl Metrics {
             return Ok(RecordBatch::new_empty(Arc::new(metrics::schema_of(request, tables)?)));
         };
         let (completeness, k) = (self.completeness, guard.k());
-        let job = Job { reading: &reading, request, metric, completeness, coverage, has_user: tables.has_user, k };
+        let (has_user, sizes) = (tables.has_user, self.sizes);
+        let job = Job { reading: &reading, request, metric, completeness, coverage, has_user, sizes, k };
         job.run().await
     }
 

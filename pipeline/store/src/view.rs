@@ -173,6 +173,11 @@ impl ReadView {
             .collect()
     }
 
+    /// Whether an erasure is pending that touches some device.
+    pub fn has_pending(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
     /// Whether the files' rows are the answer as they stand.
     pub(crate) fn is_plain(&self, table: Table, files: &[DataFile]) -> bool {
         self.touched.is_empty() && (table.key_columns().is_empty() || one_generation(files))

@@ -25,6 +25,23 @@ use self::sink::{Counting, Kept};
 use self::work::Work;
 pub use self::work::{CHURNED_NEXT, MONTHS_MAX, NEW, Operator, RESURRECTED, RETAINED, Scope};
 
+/// How much is looked at together; answers are the same with any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Rows of the largest month in one bucket, about.
+    pub bucket_rows: usize,
+    /// Rows of each month, and of its links, that are met first to find users.
+    pub sample: (usize, usize),
+    /// Rows held at once when all are met.
+    pub kept_rows: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { bucket_rows: 1 << 10, sample: (96 << 10, 512 << 10), kept_rows: 4 << 20 }
+    }
+}
+
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct Question {
@@ -35,6 +52,7 @@ pub struct Question {
     pub k: Option<u32>,
     /// Whether users are behind the counts too.
     pub has_user: bool,
+    pub sizes: Sizes,
 }
 
 /// The counts of one group in one month (cohort).
@@ -85,8 +103,8 @@ impl Slots {
 /// When a file cannot be read.
 pub fn count(view: &ReadView, question: &Question) -> Result<Vec<Slot>, StoreError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let Question { operator, scope, grouping, k, has_user } = question;
-    let work = Work::new(view, *operator, scope.clone(), Arc::clone(grouping), *k)?;
+    let Question { operator, scope, grouping, k, has_user, sizes } = question;
+    let work = Work::new(view, *operator, scope.clone(), Arc::clone(grouping), *k, *sizes)?;
     let (units, known) = work.counting_units(threads);
     let series = scope.months.len();
     let counted = in_threads(threads, &units, |unit, sink: &mut Option<Counting>| {

@@ -16,10 +16,6 @@ use super::tally::bits;
 use super::work::{Unit, Work};
 use super::{Slots, in_threads};
 
-/// Rows of each month, and of its links, that are met first; then those that are met if that was not enough.
-const SAMPLES: [(usize, usize); 2] = if cfg!(test) { [(8, 16), (64, 64)] } else { [(48 << 10, 192 << 10), (512 << 10, 1 << 20)] };
-/// Rows held at once when all are met.
-const KEPT_MAX: usize = if cfg!(test) { 8 } else { 4 << 20 };
 /// Rows of links read at once: as many as a page has.
 const READ_ROWS: usize = 8 << 10;
 
@@ -121,52 +117,49 @@ struct Users<'a> {
     crowds: Vec<Mutex<[Crowd; 2]>>,
 }
 
-/// Which bits of a slot are looked for.
-#[derive(Clone, Copy)]
-enum Sought {
-    All,
-    /// Those of fewer than `k` devices.
-    Small,
-    /// The others.
-    Large,
-}
-
 impl Users<'_> {
     fn fill(&self, kept: &[Kept]) -> Result<(), StoreError> {
-        for (rows, links) in SAMPLES {
-            let (open, any) = self.open(Sought::All);
-            if !any {
-                return Ok(());
-            }
-            let (units, all_rows) = self.work.sample(rows, self.threads);
-            let kept = self.keep(&units, &open)?;
-            let all_links = self.meet(&kept, links)?;
-            if all_rows && all_links {
-                return Ok(());
-            }
+        // A few rows and a few links.
+        let (open, any) = self.open(0);
+        if !any {
+            return Ok(());
         }
-        // All rows of a small cell have been kept when it was counted.
-        let (small, any_small) = self.open(Sought::Small);
-        let (mut large, mut any_large) = self.open(Sought::Large);
+        let (rows, links) = self.work.sizes.sample;
+        let (units, all_rows) = self.work.sample(rows, self.threads);
+        let all_links = self.meet(&self.keep(&units, &open)?, links)?;
+        if all_rows && all_links {
+            return Ok(());
+        }
+        // The rows that counting kept, all those of a small cell, and all links.
+        let (open, any) = self.open(0);
+        if !any {
+            return Ok(());
+        }
         let is_open = |row: &Kept| {
-            let open = small.get(row.series as usize).and_then(|groups| groups.get(row.group as usize)).copied().unwrap_or(0);
-            (u128::from(row.mark.first) | u128::from(row.mark.second) << 64) & open != 0
+            let open = open.get(row.series as usize).and_then(|groups| groups.get(row.group as usize)).copied().unwrap_or(0);
+            row.mark.cover() & open != 0
         };
-        let mut waiting: Vec<Kept> = if any_small { kept.iter().copied().filter(is_open).collect() } else { Vec::new() };
+        let kept: Vec<Kept> = kept.iter().copied().filter(is_open).collect();
+        self.meet(&kept, usize::MAX)?;
+        // All rows of large cells that have next to no users.
+        let (mut open, mut any) = self.open(u64::from(self.k));
+        let mut waiting: Vec<Kept> = Vec::new();
         let mut units = self.work.units(16 * self.threads).into_iter().peekable();
-        while any_large && units.peek().is_some() {
+        while any && units.peek().is_some() {
             let batch: Vec<Unit> = units.by_ref().take(self.threads * 4).collect();
-            waiting.append(&mut self.keep(&batch, &large)?);
-            if waiting.len() >= KEPT_MAX {
-                self.meet_once(&mut waiting)?;
-                (large, any_large) = self.open(Sought::Large);
+            waiting.append(&mut self.keep(&batch, &open)?);
+            if waiting.len() >= self.work.sizes.kept_rows {
+                self.meet(&waiting, usize::MAX)?;
+                waiting.clear();
+                (open, any) = self.open(u64::from(self.k));
             }
         }
-        self.meet_once(&mut waiting)
+        self.meet(&waiting, usize::MAX)?;
+        Ok(())
     }
 
-    /// Bits that have devices and not enough users, by series and group.
-    fn open(&self, sought: Sought) -> (Vec<Vec<u128>>, bool) {
+    /// Bits of cells of some devices, at least so many, that have not enough users, by series and group; and whether there are any.
+    fn open(&self, devices_min: u64) -> (Vec<Vec<u128>>, bool) {
         let mut open: Vec<Vec<u128>> = self.slots.index.iter().map(|groups| vec![0; groups.len()]).collect();
         let mut any = false;
         for (slot, crowd) in self.slots.list.iter().zip(&self.crowds) {
@@ -174,12 +167,7 @@ impl Users<'_> {
             let mut mask = 0_u128;
             for (part, counts) in [&slot.first, &slot.second].into_iter().enumerate() {
                 for (bit, count) in counts.iter().enumerate().filter(|(bit, _)| crowd[part].full >> bit & 1 == 0) {
-                    let is_sought = match sought {
-                        Sought::All => *count > 0,
-                        Sought::Small => *count > 0 && *count < u64::from(self.k),
-                        Sought::Large => *count >= u64::from(self.k),
-                    };
-                    mask |= u128::from(is_sought) << (bit + 64 * part);
+                    mask |= u128::from(*count > 0 && *count >= devices_min) << (bit + 64 * part);
                 }
             }
             any |= mask != 0;
@@ -198,15 +186,6 @@ impl Users<'_> {
             done
         })?;
         Ok(sinks.concat())
-    }
-
-    /// The same row may wait twice, for cells of both kinds.
-    fn meet_once(&self, waiting: &mut Vec<Kept>) -> Result<(), StoreError> {
-        if !waiting.is_empty() {
-            self.meet(waiting, usize::MAX)?;
-            waiting.clear();
-        }
-        Ok(())
     }
 
     /// Meets rows with up to so many links of each month (about); tells whether these were all.
@@ -249,9 +228,27 @@ impl Users<'_> {
         let wanted = Wanted { devices: true, users: true, days: true, ..Wanted::default() };
         let mut reader = Reader::new(self.work.view, Table::Links, &wanted, [piece.clone()]);
         let mut columns = Columns::default();
-        while reader.read_if(READ_ROWS, &mut columns, &mut |devices| devices.iter().any(|device| met.row(*device).is_some()))?.is_some() {
-            for ((device, user), days) in columns.devices.iter().zip(&columns.users).zip(&columns.days) {
-                let Some(row) = met.row(*device) else { continue };
+        let mut hits: Vec<(usize, &Kept)> = Vec::new();
+        loop {
+            hits.clear();
+            let mut looked = 0;
+            let mut look = |devices: &[u128]| {
+                looked = devices.len();
+                hits.extend(devices.iter().enumerate().filter_map(|(row, device)| Some((row, met.row(*device)?))));
+                !hits.is_empty()
+            };
+            let read = reader.read_if(READ_ROWS, &mut columns, &mut look)?;
+            if read.is_none() {
+                break;
+            }
+            // Merged rows have not been looked at, and others are in the places of those that were left out.
+            if looked != columns.rows || self.work.view.has_pending() {
+                hits.clear();
+                let found = |(row, device): (usize, &u128)| Some((row, met.row(*device)?));
+                hits.extend(columns.devices.iter().enumerate().filter_map(found));
+            }
+            for (at, row) in &hits {
+                let (Some(user), Some(days)) = (columns.users.get(*at), columns.days.get(*at)) else { continue };
                 let Some(slot) = self.slots.at(row.series as usize, row.group) else { continue };
                 let Some(full) = full.get_mut(slot) else { continue };
                 let masks = self.work.bits_of_user(series, row.mark, *days);
@@ -282,7 +279,7 @@ struct Met<'a> {
 impl<'a> Met<'a> {
     fn new(kept: &[&'a Kept]) -> Self {
         let mut devices = Devices::default();
-        devices.reset(kept.len());
+        devices.reset_drawn(kept.len());
         let mut rows = Vec::with_capacity(kept.len());
         let mut range = (u128::MAX, 0);
         for row in kept {

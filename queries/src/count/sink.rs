@@ -22,26 +22,43 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// One part, from which users follow as well.
-    pub const fn of(mask: u64) -> Self {
-        Self { first: mask, second: 0, payload: mask }
-    }
+    /// Bit 0.
+    const UNIT: Self = Self { first: 1, second: 0, payload: 1 };
 
-    fn cover(self) -> u128 {
+    pub fn cover(self) -> u128 {
         u128::from(self.first) | u128::from(self.second) << 64
     }
 }
 
-/// Takes rows; `series` is the place of the month or cohort, `group` the number of the grouping.
-pub trait Sink {
-    fn row(&mut self, series: usize, group: u32, mark: Mark, whom: Whom);
-    /// Rows that count one each, for bit 0; the first is the row `at` of the piece.
-    fn rows(&mut self, series: usize, groups: &[u32], devices: &[u128], piece: u32, at: usize) {
-        for (row, group) in groups.iter().enumerate() {
-            let whom = devices.get(row).map_or(Whom::At { piece, row: (at + row) as u32 }, |device| Whom::Device(*device));
-            self.row(series, *group, Mark::of(1), whom);
-        }
+/// Rows of one month (cohort) with the bits that they count for.
+pub struct Masks<'a> {
+    pub series: usize,
+    /// [`LEFT_OUT`] among them.
+    pub groups: &'a [u32],
+    pub first: &'a [u64],
+    /// Empty where there is one part.
+    pub second: &'a [u64],
+    /// Of a row: who, and what its users follow from.
+    pub who: &'a dyn Fn(usize) -> (Whom, u64),
+}
+
+impl Masks<'_> {
+    fn mark(&self, row: usize, payload: u64) -> Mark {
+        Mark { first: self.first.get(row).copied().unwrap_or(0), second: self.second.get(row).copied().unwrap_or(0), payload }
     }
+
+    fn kept(&self, row: usize) -> Kept {
+        let (whom, payload) = (self.who)(row);
+        let group = self.groups.get(row).copied().unwrap_or(LEFT_OUT);
+        Kept { series: self.series as u32, group, whom, mark: self.mark(row, payload) }
+    }
+}
+
+/// Takes rows.
+pub trait Sink {
+    fn rows(&mut self, rows: &Masks<'_>);
+    /// Rows that count one each, for bit 0.
+    fn units(&mut self, series: usize, groups: &[u32], who: &dyn Fn(usize) -> Whom);
     /// A row's counts of a measure, aligned with its days.
     fn sums(&mut self, series: usize, group: u32, days: u32, counts: &[u32]);
 }
@@ -68,7 +85,11 @@ pub struct Counts {
     kept: Vec<u32>,
 }
 
-/// Counts all rows, and keeps the first `k` of each cell.
+/// More rows are kept of each cell than the smallest group needs, so that there are users among them, as long as they are not too many.
+const KEPT_FACTOR: u32 = 12;
+const KEPT_MAX: usize = 1 << 19;
+
+/// Counts all rows, and keeps the first of each cell: at least `k`.
 pub struct Counting {
     k: u32,
     pub series: Vec<Vec<Option<Box<Counts>>>>,
@@ -80,100 +101,124 @@ impl Counting {
         Self { k: k.unwrap_or(0), series: vec![Vec::new(); series], kept: Vec::new() }
     }
 
-    #[inline]
-    fn counts(&mut self, series: usize, group: u32) -> Option<&mut Counts> {
-        let groups = self.series.get_mut(series)?;
-        let at = group as usize;
-        if at >= groups.len() {
-            groups.resize_with(at + 1, || None);
+    /// How many rows of a cell are kept; none without a guard.
+    fn enough(&self) -> u32 {
+        if self.kept.len() < KEPT_MAX { self.k.saturating_mul(KEPT_FACTOR) } else { self.k }
+    }
+
+    /// The counts of the series, at least up to the greatest of some groups.
+    fn groups(&mut self, series: usize, groups: &[u32]) -> &mut [Option<Box<Counts>>] {
+        let most = groups.iter().fold(0, |most, group| most.max(*group)) as usize;
+        let Some(known) = self.series.get_mut(series) else { return &mut [] };
+        if most >= known.len() {
+            known.resize_with(most + 1, || None);
         }
-        Some(groups.get_mut(at)?.get_or_insert_default())
+        known
+    }
+
+    /// Keeps those of the rows whose cells have not enough yet.
+    fn keep(&mut self, rows: &Masks<'_>) {
+        let enough = self.enough();
+        let Some(known) = self.series.get_mut(rows.series) else { return };
+        for (row, group) in rows.groups.iter().enumerate().filter(|(_, group)| **group != LEFT_OUT) {
+            let cover = rows.mark(row, 0).cover();
+            if let Some(Some(counts)) = known.get_mut(*group as usize)
+                && cover & !counts.full != 0
+            {
+                self.kept.push(rows.kept(row));
+                counts.keep(cover, enough);
+            }
+        }
     }
 }
 
-/// Notes a row where one of its cells has not enough yet.
-#[cold]
-fn keep(counts: &mut Counts, kept: &mut Vec<Kept>, k: u32, row: Kept) {
-    kept.push(row);
-    counts.kept.resize(128, 0);
-    for (half, mask) in [row.mark.first, row.mark.second].into_iter().enumerate() {
-        for bit in bits(mask) {
-            let bit = bit + 64 * half;
-            counts.kept[bit] += 1;
-            if counts.kept[bit] >= k {
-                counts.full |= 1 << bit;
+impl Counts {
+    /// Notes a kept row.
+    #[cold]
+    fn keep(&mut self, cover: u128, enough: u32) {
+        self.kept.resize(128, 0);
+        for (half, mask) in [cover as u64, (cover >> 64) as u64].into_iter().enumerate() {
+            for bit in bits(mask) {
+                let bit = bit + 64 * half;
+                self.kept[bit] += 1;
+                if self.kept[bit] >= enough {
+                    self.full |= 1 << bit;
+                }
             }
         }
     }
 }
 
 impl Sink for Counting {
-    #[inline]
-    fn row(&mut self, series: usize, group: u32, mark: Mark, whom: Whom) {
-        if group == LEFT_OUT {
-            return;
+    fn rows(&mut self, rows: &Masks<'_>) {
+        let groups = self.groups(rows.series, rows.groups);
+        let same = rows.groups.first().filter(|first| rows.groups.iter().fold(0, |differs, group| differs | (group ^ **first)) == 0);
+        let mut all_full = true;
+        if let Some(group) = same {
+            let Some(place) = groups.get_mut(*group as usize).filter(|_| *group != LEFT_OUT) else { return };
+            let counts = place.get_or_insert_default();
+            counts.first.add_all(rows.first);
+            if !rows.second.is_empty() {
+                counts.second.get_or_insert_default().add_all(rows.second);
+            }
+            let all = |masks: &[u64]| masks.iter().fold(0, |all, mask| all | mask);
+            let cover = u128::from(all(rows.first)) | u128::from(all(rows.second)) << 64;
+            all_full = cover & !counts.full == 0;
+        } else {
+            for (row, (group, mask)) in rows.groups.iter().zip(rows.first).enumerate() {
+                let Some(place) = groups.get_mut(*group as usize).filter(|_| *group != LEFT_OUT) else { continue };
+                let counts = place.get_or_insert_default();
+                counts.first.add(*mask);
+                let mut cover = u128::from(*mask);
+                if let Some(second) = rows.second.get(row) {
+                    counts.second.get_or_insert_default().add(*second);
+                    cover |= u128::from(*second) << 64;
+                }
+                all_full &= cover & !counts.full == 0;
+            }
         }
-        let k = self.k;
-        let Some(counts) = self.counts(series, group) else { return };
-        counts.first.add(mark.first);
-        if mark.second != 0 {
-            counts.second.get_or_insert_default().add(mark.second);
-        }
-        if k > 0 && mark.cover() & !counts.full != 0 {
-            let row = Kept { series: series as u32, group, whom, mark };
-            let Some(Some(counts)) = self.series.get_mut(series).and_then(|groups| groups.get_mut(group as usize)) else { return };
-            keep(counts, &mut self.kept, k, row);
+        if self.k > 0 && !all_full {
+            self.keep(rows);
         }
     }
 
-    fn rows(&mut self, series: usize, groups: &[u32], devices: &[u128], piece: u32, at: usize) {
+    fn units(&mut self, series: usize, groups: &[u32], who: &dyn Fn(usize) -> Whom) {
+        let enough = u64::from(self.enough());
+        let known = self.groups(series, groups);
+        let before: Vec<u64> = known.iter().map(|counts| counts.as_ref().map_or(0, |counts| counts.units)).collect();
         let most = groups.iter().fold(0, |most, group| most.max(*group)) as usize;
         let mut units = vec![0_u64; most + 1];
-        let k = u64::from(self.k);
-        if k == 0 {
-            // Neighbours of one group would wait for each other's count.
-            let mut others = units.clone();
-            let (pairs, last) = groups.as_chunks::<2>();
-            for [one, other] in pairs {
-                units[*one as usize] += 1;
-                others[*other as usize] += 1;
-            }
-            for group in last {
-                units[*group as usize] += 1;
-            }
-            for (count, other) in units.iter_mut().zip(others) {
-                *count += other;
-            }
-        } else {
-            for (group, count) in units.iter_mut().enumerate().skip(1) {
-                *count = self.series.get(series).and_then(|groups| groups.get(group)?.as_ref()).map_or(0, |counts| counts.units);
-            }
-            let before = units.clone();
-            for (row, group) in groups.iter().enumerate() {
-                let count = &mut units[*group as usize];
-                if *count < k && *group != LEFT_OUT {
-                    let whom = devices.get(row).map_or(Whom::At { piece, row: (at + row) as u32 }, |device| Whom::Device(*device));
-                    self.kept.push(Kept { series: series as u32, group: *group, whom, mark: Mark::of(1) });
-                }
-                *count += 1;
-            }
-            for (count, before) in units.iter_mut().zip(before) {
-                *count -= before;
+        // Neighbours of one group would wait for each other's count.
+        let mut others = units.clone();
+        let (pairs, last) = groups.as_chunks::<2>();
+        for [one, other] in pairs {
+            units[*one as usize] += 1;
+            others[*other as usize] += 1;
+        }
+        for group in last {
+            units[*group as usize] += 1;
+        }
+        for (group, (count, other)) in units.iter().zip(others).enumerate().skip(1).filter(|(_, (count, other))| **count + other > 0) {
+            if let Some(place) = known.get_mut(group) {
+                place.get_or_insert_default().units += count + other;
             }
         }
-        for (group, count) in units.iter().enumerate().skip(1).filter(|(_, count)| **count > 0) {
-            if let Some(counts) = self.counts(series, group as u32) {
-                counts.units += count;
+        if enough == 0 || units.iter().enumerate().skip(1).all(|(group, _)| before.get(group).is_none_or(|before| *before >= enough)) {
+            return;
+        }
+        let mut kept = before;
+        for (row, group) in groups.iter().enumerate().filter(|(_, group)| **group != LEFT_OUT) {
+            if let Some(count) = kept.get_mut(*group as usize).filter(|count| **count < enough) {
+                *count += 1;
+                self.kept.push(Kept { series: series as u32, group: *group, whom: who(row), mark: Mark::UNIT });
             }
         }
     }
 
     fn sums(&mut self, series: usize, group: u32, days: u32, values: &[u32]) {
-        if group == LEFT_OUT {
-            return;
-        }
-        let Some(counts) = self.counts(series, group) else { return };
-        let sums = counts.sums.get_or_insert_with(|| Box::new([0; 32]));
+        let groups = self.groups(series, &[group]);
+        let Some(place) = groups.get_mut(group as usize).filter(|_| group != LEFT_OUT) else { return };
+        let sums = place.get_or_insert_default().sums.get_or_insert_with(|| Box::new([0; 32]));
         for (bit, value) in bits(u64::from(days)).zip(values) {
             sums[bit & 31] += i64::from(*value as i32);
         }
@@ -188,12 +233,24 @@ pub struct Keeping<'a> {
 }
 
 impl Sink for Keeping<'_> {
-    #[inline]
-    fn row(&mut self, series: usize, group: u32, mark: Mark, whom: Whom) {
-        let open = self.open.get(series).and_then(|groups| groups.get(group as usize)).copied().unwrap_or(0);
-        if mark.cover() & open != 0 {
-            self.kept.push(Kept { series: series as u32, group, whom, mark });
+    fn rows(&mut self, rows: &Masks<'_>) {
+        let Some(open) = self.open.get(rows.series) else { return };
+        for (row, group) in rows.groups.iter().enumerate() {
+            let open = open.get(*group as usize).copied().unwrap_or(0);
+            if open != 0 && rows.mark(row, 0).cover() & open != 0 {
+                self.kept.push(rows.kept(row));
+            }
         }
     }
+
+    fn units(&mut self, series: usize, groups: &[u32], who: &dyn Fn(usize) -> Whom) {
+        let Some(open) = self.open.get(series) else { return };
+        for (row, group) in groups.iter().enumerate() {
+            if open.get(*group as usize).is_some_and(|open| open & 1 != 0) {
+                self.kept.push(Kept { series: series as u32, group: *group, whom: who(row), mark: Mark::UNIT });
+            }
+        }
+    }
+
     fn sums(&mut self, _: usize, _: u32, _: u32, _: &[u32]) {}
 }

@@ -8,9 +8,9 @@ use ameles_schemas::Table;
 use ameles_store::scan::{Columns, Piece, Reader, Wanted};
 use ameles_store::{ReadView, StoreError};
 
-/// Rows of the largest month in one bucket, about.
-const BUCKET_ROWS: usize = if cfg!(test) { 4 } else { 1 << 10 };
-const READ_ROWS: usize = if cfg!(test) { 5 } else { 2 << 10 };
+use super::Sizes;
+use super::sink::Whom;
+
 const BITS_MAX: u32 = 24;
 
 /// One month of one table.
@@ -36,8 +36,13 @@ impl Lane {
 
 /// Months to go through together.
 pub struct Sweep<'v> {
-    pub view: &'v ReadView,
+    view: &'v ReadView,
+    sizes: Sizes,
     pub lanes: Vec<Lane>,
+    /// Rows of the largest lane.
+    pub rows_max: usize,
+    /// Binary digits of the number of buckets.
+    pub bucket_bits: u32,
 }
 
 /// Rows of one bucket and lane.
@@ -49,6 +54,13 @@ pub struct Rows<'a> {
     pub groups: &'a [u32],
 }
 
+impl Rows<'_> {
+    /// A row's device.
+    pub fn whom(&self, row: usize) -> Whom {
+        Whom::Device(self.devices.get(row).copied().unwrap_or(0))
+    }
+}
+
 /// Reads one lane, bucket by bucket.
 struct Cursor<'v> {
     reader: Reader<'v>,
@@ -56,6 +68,7 @@ struct Cursor<'v> {
     start: usize,
     end: usize,
     done: bool,
+    read_rows: usize,
 }
 
 impl Cursor<'_> {
@@ -76,7 +89,7 @@ impl Cursor<'_> {
             }
             self.columns.discard(self.start);
             self.start = 0;
-            self.done = self.reader.read(READ_ROWS, &mut self.columns)?.is_none();
+            self.done = self.reader.read(self.read_rows, &mut self.columns)?.is_none();
         }
     }
 
@@ -94,16 +107,11 @@ impl Cursor<'_> {
     }
 }
 
-impl Sweep<'_> {
-    /// Binary digits of the number of buckets.
-    pub fn bucket_bits(&self) -> u32 {
-        let rows = self.lanes.iter().map(Lane::rows).max().unwrap_or_default();
-        (rows / BUCKET_ROWS).next_power_of_two().trailing_zeros().min(BITS_MAX)
-    }
-
-    /// Rows of the largest lane.
-    pub fn rows_max(&self) -> usize {
-        self.lanes.iter().map(Lane::rows).max().unwrap_or_default()
+impl<'v> Sweep<'v> {
+    pub fn new(view: &'v ReadView, sizes: Sizes, lanes: Vec<Lane>) -> Self {
+        let rows_max = lanes.iter().map(Lane::rows).max().unwrap_or_default();
+        let bucket_bits = (rows_max / sizes.bucket_rows).next_power_of_two().trailing_zeros().min(BITS_MAX);
+        Self { view, sizes, lanes, rows_max, bucket_bits }
     }
 
     /// Whether one can begin anywhere.
@@ -117,7 +125,7 @@ impl Sweep<'_> {
         buckets: std::ops::Range<u64>,
         mut each: impl FnMut(&[Rows<'_>]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let bits = self.bucket_bits();
+        let bits = self.bucket_bits;
         // The beginning of a bucket; none after the last.
         let bound = |bucket: u64| (bucket < 1 << bits).then(|| if bits == 0 { 0 } else { u128::from(bucket) << (128 - bits) });
         let (low, high) = (bound(buckets.start).unwrap_or(u128::MAX), bound(buckets.end));
@@ -127,7 +135,8 @@ impl Sweep<'_> {
                 |piece: &&Piece| piece.range().is_none_or(|(least, greatest)| greatest >= low && high.is_none_or(|high| least < high));
             let pieces = lane.pieces.iter().filter(within).cloned();
             let reader = Reader::in_order(self.view, lane.table, &lane.wanted, pieces)?;
-            let mut cursor = Cursor { reader, columns: Columns::default(), start: 0, end: 0, done: false };
+            let mut cursor =
+                Cursor { reader, columns: Columns::default(), start: 0, end: 0, done: false, read_rows: self.sizes.bucket_rows * 2 };
             if low > 0 {
                 cursor.advance(Some(low))?;
             }
@@ -149,24 +158,41 @@ impl Sweep<'_> {
 #[derive(Default)]
 pub struct Devices {
     places: Vec<u32>,
+    /// How a device's place is made: what of its second half is mixed into the first, times a factor, some digits left out, as many kept as places need.
+    mixed: u64,
+    factor: u64,
+    skipped: u32,
     shift: u32,
     pub known: Vec<u128>,
 }
 
 impl Devices {
-    /// Empties it, with room for so many.
-    pub fn reset(&mut self, most: usize) {
-        let bits = (most * 2).next_power_of_two().trailing_zeros().max(4);
+    /// Empties it, with room for so many devices of one bucket.
+    ///
+    /// A device's place follows from its order in the bucket, so that sorted rows find theirs one after the other in the nearest cache.
+    /// That is for pseudonyms, which are spread evenly; where many more lie in one bucket than in others, places are drawn by a hash.
+    pub fn reset(&mut self, sweep: &Sweep<'_>, most: usize) {
+        self.reset_drawn(most);
+        let bits = sweep.bucket_bits;
+        if bits + (64 - self.shift) <= 64 && most <= sweep.lanes.len() * sweep.sizes.bucket_rows * 4 {
+            (self.mixed, self.factor, self.skipped) = (0, 1, bits);
+        }
+    }
+
+    /// Empties it, with room for so many, from anywhere.
+    pub fn reset_drawn(&mut self, most: usize) {
+        let bits = (most * 3).next_power_of_two().trailing_zeros().max(4);
         self.places.clear();
         self.places.resize(1 << bits, 0);
         self.shift = 64 - bits;
+        (self.mixed, self.factor, self.skipped) = (u64::MAX, 0x9e37_79b9_7f4a_7c15, 0);
         self.known.clear();
     }
 
     #[inline]
     fn home(&self, device: u128) -> usize {
-        let folded = (device >> 64) as u64 ^ (device as u64).rotate_left(32);
-        (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize
+        let folded = (device >> 64) as u64 ^ ((device as u64).rotate_left(32) & self.mixed);
+        (folded.wrapping_mul(self.factor) << self.skipped >> self.shift) as usize
     }
 
     /// Its number, if it has one.
@@ -207,17 +233,80 @@ impl Devices {
     }
 }
 
+/// A merge under way: the next rows of both, and where they end.
+#[derive(Clone, Copy)]
+struct Merge {
+    mine: usize,
+    mine_end: usize,
+    theirs: usize,
+    theirs_end: usize,
+}
+
+impl Merge {
+    const fn is_under_way(&self) -> bool {
+        self.mine < self.mine_end && self.theirs < self.theirs_end
+    }
+
+    /// Without branches: whether the next step is one in the first or in the second is anyone's guess.
+    #[inline(always)]
+    fn step(&mut self, devices: &[u128], others: &[u128], days: &[u32], out: &mut [u32]) {
+        let (device, other) = (devices[self.mine], others[self.theirs]);
+        out[self.mine] = if device == other { days[self.theirs] } else { 0 };
+        self.mine += usize::from(device <= other);
+        self.theirs += usize::from(other <= device);
+    }
+}
+
 /// For each of the rows what the other month says of the same device, 0 where it says nothing; both are in order.
 ///
-/// Without branches: whether the next step is one in the first or in the second month is anyone's guess.
+/// Two halves side by side: each step of a merge waits for the step before.
 pub fn look_up(devices: &[u128], others: Rows<'_>, out: &mut Vec<u32>) {
     out.clear();
     out.resize(devices.len(), 0);
-    let (mut mine, mut theirs) = (0, 0);
-    while let (Some(device), Some(other), Some(place)) = (devices.get(mine), others.devices.get(theirs), out.get_mut(mine)) {
-        let days = others.days.get(theirs).copied().unwrap_or_default();
-        *place = if device == other { days } else { 0 };
-        mine += usize::from(device <= other);
-        theirs += usize::from(other <= device);
+    let (theirs, days) = (others.devices, others.days);
+    if days.len() != theirs.len() {
+        return;
+    }
+    let half = devices.len() / 2;
+    let their_half = devices.get(half).map_or(0, |first| theirs.partition_point(|device| device < first));
+    let mut first = Merge { mine: 0, mine_end: half, theirs: 0, theirs_end: their_half };
+    let mut second = Merge { mine: half, mine_end: devices.len(), theirs: their_half, theirs_end: theirs.len() };
+    while first.is_under_way() && second.is_under_way() {
+        first.step(devices, theirs, days, out);
+        second.step(devices, theirs, days, out);
+    }
+    while first.is_under_way() {
+        first.step(devices, theirs, days, out);
+    }
+    while second.is_under_way() {
+        second.step(devices, theirs, days, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_month_is_found_by_device() {
+        let mut number = 3_u64;
+        let mut draw = |bound: u64| {
+            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (number >> 33) % bound
+        };
+        for round in 0..300 {
+            let mut month = |most: u64| {
+                let mut devices: Vec<u128> = (0..draw(most)).map(|_| u128::from(draw(120)) << 60).collect();
+                devices.sort_unstable();
+                devices.dedup();
+                devices
+            };
+            let (mine, theirs) = (month(1 + round % 90), month(1 + round % 70));
+            let days: Vec<u32> = theirs.iter().map(|device| (device >> 60) as u32 + 1).collect();
+            let mut found = Vec::new();
+            look_up(&mine, Rows { devices: &theirs, days: &days, ..Rows::default() }, &mut found);
+            let expected: Vec<u32> = mine.iter().map(|device| theirs.binary_search(device).map_or(0, |at| days[at])).collect();
+            assert_eq!(found, expected);
+        }
     }
 }

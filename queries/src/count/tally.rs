@@ -28,12 +28,21 @@ impl Tally {
         self.waiting[self.waiting_count & 15] = mask;
         self.waiting_count += 1;
         if self.waiting_count == 16 {
-            self.fold();
+            let masks = self.waiting;
+            self.fold(&masks);
+            self.waiting_count = 0;
         }
     }
 
-    fn fold(&mut self) {
-        let w = &self.waiting;
+    /// Counts the bits of several.
+    pub fn add_all(&mut self, masks: &[u64]) {
+        let (groups, rest) = masks.as_chunks::<16>();
+        groups.iter().for_each(|group| self.fold(group));
+        rest.iter().for_each(|mask| self.add(*mask));
+    }
+
+    #[inline]
+    fn fold(&mut self, w: &[u64; 16]) {
         let [ones, twos, fours, eights, higher @ ..] = &mut self.planes;
         let mut carries = [0; 8];
         for (carry, pair) in carries.iter_mut().zip(w.as_chunks::<2>().0) {
@@ -55,7 +64,6 @@ impl Tally {
             self.counts[carry.trailing_zeros() as usize] += 256;
             carry &= carry - 1;
         }
-        self.waiting_count = 0;
     }
 
     /// The count of each bit.
@@ -80,7 +88,7 @@ pub fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
 }
 
 /// `ameles_core::window_mask`, whose loop over the window's days is here one over its binary digits.
-#[inline]
+#[inline(always)]
 pub fn window_mask(days: u32, next: u32, month_days: u32, window: u32) -> u64 {
     let mut mask = u64::from(days);
     let mut covered = 1;
@@ -95,6 +103,19 @@ pub fn window_mask(days: u32, next: u32, month_days: u32, window: u32) -> u64 {
     mask & (own | (((1_u64 << before_next) - 1) << month_days))
 }
 
+/// The masks of many rows, with the same month after each.
+pub fn window_masks(days: &[u32], next: &[u32], month_days: u32, window: u32, out: &mut Vec<u64>) {
+    // A loop for each window that there is: the shifts are known when it is compiled.
+    fn all<const WINDOW: u32>(days: &[u32], next: &[u32], month_days: u32, out: &mut Vec<u64>) {
+        out.extend(days.iter().zip(next).map(|(days, next)| window_mask(*days, *next, month_days, WINDOW)));
+    }
+    match window {
+        7 => all::<7>(days, next, month_days, out),
+        28 => all::<28>(days, next, month_days, out),
+        _ => out.extend(days.iter().zip(next).map(|(days, next)| window_mask(*days, *next, month_days, window))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,14 +124,17 @@ mod tests {
     fn counts_are_those_of_each_bit() {
         let mut number = 1_u64;
         for length in [0, 1, 15, 16, 17, 255, 256, 300, 5_000] {
-            let (mut tally, mut expected) = (Tally::default(), [0; 64]);
+            let (mut tally, mut at_once, mut expected) = (Tally::default(), Tally::default(), [0; 64]);
+            let mut masks = Vec::new();
             for _ in 0..length {
                 number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 let mask = number ^ number >> 29 | 1 << 63;
                 tally.add(mask);
+                masks.push(mask);
                 bits(mask).for_each(|bit| expected[bit] += 1);
             }
-            assert_eq!(tally.counts(), expected, "{length}");
+            masks.chunks(37).for_each(|part| at_once.add_all(part));
+            assert_eq!((tally.counts(), at_once.counts()), (expected, expected), "{length}");
         }
     }
 
@@ -124,6 +148,9 @@ mod tests {
             let next = if number >> 59 & 1 == 0 { 0 } else { (number >> 7) as u32 & 0x7fff_ffff };
             let next = next & next.wrapping_shl((number >> 3) as u32 % 31) & 0x7fff_ffff;
             for window in [1, 2, 7, 13, 27, 28] {
+                let mut masks = Vec::new();
+                window_masks(&[days], &[next], length, window, &mut masks);
+                assert_eq!(masks, [ameles_core::window_mask(days, next, length, window)]);
                 assert_eq!(window_mask(days, next, length, window), ameles_core::window_mask(days, next, length, window));
             }
         }

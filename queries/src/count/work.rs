@@ -3,17 +3,19 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ameles_core::{Month, Timestamp};
+use ameles_core::Month;
 use ameles_schemas::Table;
 use ameles_store::scan::{Columns, Grouping, LEFT_OUT, Piece, Reader, Wanted};
 use ameles_store::{ReadView, StoreError};
 
-use super::sink::{Mark, Sink, Whom};
+use super::Sizes;
+use super::sink::{Mark, Masks, Sink, Whom};
 use super::sweep::{Devices, Lane, Rows, Sweep, look_up};
-use super::tally::{bits, window_mask};
+use super::tally::{bits, window_mask, window_masks};
 
 /// Rows read at once where months are counted one by one: as many as a page has.
 const READ_ROWS: usize = 8 << 10;
+const MICROS_PER_DAY: i64 = 86_400_000_000;
 /// Months told apart by one bit each.
 pub const MONTHS_MAX: usize = 63;
 
@@ -73,13 +75,21 @@ pub struct Work<'v> {
     pub grouping: Arc<Grouping>,
     /// The smallest group, where it will be asked who is behind the counts.
     pub k: Option<u32>,
+    pub sizes: Sizes,
     plan: Plan<'v>,
 }
 
 impl<'v> Work<'v> {
-    pub fn new(view: &'v ReadView, operator: Operator, scope: Scope, grouping: Arc<Grouping>, k: Option<u32>) -> Result<Self, StoreError> {
+    pub fn new(
+        view: &'v ReadView,
+        operator: Operator,
+        scope: Scope,
+        grouping: Arc<Grouping>,
+        k: Option<u32>,
+        sizes: Sizes,
+    ) -> Result<Self, StoreError> {
         let wanted = scope.wanted.clone();
-        let mut work = Self { view, operator, scope, grouping, k, plan: Plan::Pieces(Vec::new()) };
+        let mut work = Self { view, operator, scope, grouping, k, sizes, plan: Plan::Pieces(Vec::new()) };
         let last = work.scope.months.len();
         work.plan = match operator {
             Operator::Days | Operator::Units | Operator::Measure(_) => {
@@ -94,27 +104,27 @@ impl<'v> Work<'v> {
                 let next = Wanted { days: true, ..Wanted::default() };
                 let mut lanes = work.lanes(Table::Activity, wanted.clone(), &grouped)?;
                 lanes.extend(work.lanes(Table::Activity, wanted.end..(wanted.end + 1).min(last), &next)?);
-                Plan::Sweep(Sweep { view, lanes })
+                Plan::Sweep(Sweep::new(view, sizes, lanes))
             }
             Operator::Growth => {
                 let grouped = Wanted { grouping: Some(Arc::clone(&work.grouping)), ..Wanted::default() };
                 let grouped_from = wanted.start.saturating_sub(1);
                 let mut lanes = work.lanes(Table::Activity, 0..grouped_from, &Wanted::default())?;
                 lanes.extend(work.lanes(Table::Activity, grouped_from..wanted.end, &grouped)?);
-                Plan::Sweep(Sweep { view, lanes })
+                Plan::Sweep(Sweep::new(view, sizes, lanes))
             }
             Operator::Retention => {
                 let grouped = Wanted { grouping: Some(Arc::clone(&work.grouping)), ..Wanted::default() };
                 let mut lanes = work.lanes(Table::Devices, 0..wanted.start, &Wanted::default())?;
                 lanes.extend(work.lanes(Table::Devices, wanted.clone(), &grouped)?);
                 lanes.extend(work.lanes(Table::Activity, wanted.start..last, &Wanted::default())?);
-                Plan::Sweep(Sweep { view, lanes })
+                Plan::Sweep(Sweep::new(view, sizes, lanes))
             }
             Operator::Activations => {
                 let grouped = Wanted { time: Some("activated_ts"), grouping: Some(Arc::clone(&work.grouping)), ..Wanted::default() };
                 let mut lanes = work.lanes(Table::Devices, 0..wanted.start, &Wanted::default())?;
                 lanes.extend(work.lanes(Table::Devices, wanted.clone(), &grouped)?);
-                Plan::Sweep(Sweep { view, lanes })
+                Plan::Sweep(Sweep::new(view, sizes, lanes))
             }
         };
         Ok(work)
@@ -134,7 +144,7 @@ impl<'v> Work<'v> {
     pub fn units(&self, threads: usize) -> Vec<Unit> {
         match &self.plan {
             Plan::Pieces(pieces) => (0..pieces.len()).map(|at| Unit::Piece { at, rows_max: usize::MAX }).collect(),
-            Plan::Sweep(sweep) => Self::buckets(sweep, 1 << sweep.bucket_bits(), threads),
+            Plan::Sweep(sweep) => Self::buckets(sweep, 1 << sweep.bucket_bits, threads),
         }
     }
 
@@ -196,7 +206,7 @@ impl<'v> Work<'v> {
                 (units, all)
             }
             Plan::Sweep(sweep) => {
-                let (buckets, most) = (1_u64 << sweep.bucket_bits(), sweep.rows_max().max(1) as u64);
+                let (buckets, most) = (1_u64 << sweep.bucket_bits, sweep.rows_max.max(1) as u64);
                 let end = (buckets * rows as u64 / most).clamp(1, buckets);
                 (Self::buckets(sweep, end, threads), end == buckets)
             }
@@ -250,16 +260,25 @@ impl<'v> Work<'v> {
         };
         let mut reader = Reader::new(self.view, Table::Activity, &wanted, [piece.clone()]);
         let mut columns = Columns::default();
+        let mut masks = Vec::new();
         let mut read = 0;
         while read < rows_max && reader.read(READ_ROWS.min(rows_max - read), &mut columns)?.is_some() {
-            if measure.is_some() {
-                self.measured(series, &columns, (at, read), sink);
-            } else if days {
-                for (row, (days, group)) in columns.days.iter().zip(&columns.groups).enumerate() {
-                    sink.row(series, *group, Mark::of(u64::from(*days)), whom(&columns, row, (at, read)));
-                }
+            let whom = |row: usize| {
+                columns.devices.get(row).map_or(Whom::At { piece: at as u32, row: (read + row) as u32 }, |device| Whom::Device(*device))
+            };
+            if !days {
+                sink.units(series, &columns.groups, &whom);
             } else {
-                sink.rows(series, &columns.groups, &columns.devices, at as u32, read);
+                masks.clear();
+                if measure.is_some() {
+                    self.measured(series, &columns, sink, &mut masks);
+                } else {
+                    masks.extend(columns.days.iter().map(|days| u64::from(*days)));
+                }
+                if measure.is_none() || self.k.is_some() {
+                    let who = |row: usize| (whom(row), masks.get(row).copied().unwrap_or(0));
+                    sink.rows(&Masks { series, groups: &columns.groups, first: &masks, second: &[], who: &who });
+                }
             }
             read += columns.rows;
             columns.clear();
@@ -267,23 +286,23 @@ impl<'v> Work<'v> {
         Ok(())
     }
 
-    fn measured(&self, series: usize, columns: &Columns, place: (usize, usize), sink: &mut impl Sink) {
+    /// Sums a measure; for analysts also on which days there was any.
+    fn measured(&self, series: usize, columns: &Columns, sink: &mut impl Sink, masks: &mut Vec<u64>) {
         let mut rest = columns.counts.as_slice();
-        for (row, (days, group)) in columns.days.iter().zip(&columns.groups).enumerate() {
+        for (days, group) in columns.days.iter().zip(&columns.groups) {
             let Some((counts, later)) = rest.split_at_checked(days.count_ones() as usize) else { return };
             rest = later;
             sink.sums(series, *group, *days, counts);
             if self.k.is_some() {
                 let measured = bits(u64::from(*days)).zip(counts).filter(|(_, count)| **count != 0);
-                let mask = measured.fold(0, |mask, (bit, _)| mask | 1 << bit);
-                sink.row(series, *group, Mark::of(mask), whom(columns, row, place));
+                masks.push(measured.fold(0, |mask, (bit, _)| mask | 1 << bit));
             }
         }
     }
 
     fn run_rolling(&self, sweep: &Sweep<'_>, buckets: Range<u64>, window: u32, sink: &mut impl Sink) -> Result<(), StoreError> {
         let rest = self.operator == Operator::Stickiness(window);
-        let mut next = Vec::new();
+        let (mut next, mut first, mut second) = (Vec::new(), Vec::new(), Vec::new());
         sweep.run(buckets, |lanes| {
             for (at, rows) in lanes.iter().enumerate() {
                 let Some(month) = sweep.lanes.get(at).map(|lane| lane.month).filter(|month| self.scope.wanted.contains(month)) else {
@@ -293,16 +312,20 @@ impl<'v> Work<'v> {
                 let others = if following { lanes.get(at + 1).copied().unwrap_or_default() } else { Rows::default() };
                 look_up(rows.devices, others, &mut next);
                 let length = self.month(month).days();
-                for (((device, days), group), next) in rows.devices.iter().zip(rows.days).zip(rows.groups).zip(&next) {
-                    let mask = window_mask(*days, *next, length, window);
-                    let payload = u64::from(*days) | u64::from(*next) << 32;
-                    let mark = if rest {
-                        Mark { first: u64::from(*days), second: mask & !u64::from(*days), payload }
-                    } else {
-                        Mark { first: mask, second: 0, payload }
-                    };
-                    sink.row(month, *group, mark, Whom::Device(*device));
+                first.clear();
+                window_masks(rows.days, &next, length, window, &mut first);
+                second.clear();
+                if rest {
+                    second.extend(first.iter().zip(rows.days).map(|(mask, days)| mask & !u64::from(*days)));
+                    first.clear();
+                    first.extend(rows.days.iter().map(|days| u64::from(*days)));
                 }
+                let who = |row: usize| {
+                    let payload =
+                        u64::from(rows.days.get(row).copied().unwrap_or(0)) | u64::from(next.get(row).copied().unwrap_or(0)) << 32;
+                    (rows.whom(row), payload)
+                };
+                sink.rows(&Masks { series: month, groups: rows.groups, first: &first, second: &second, who: &who });
             }
             Ok(())
         })
@@ -310,9 +333,9 @@ impl<'v> Work<'v> {
 
     fn run_growth(&self, sweep: &Sweep<'_>, buckets: Range<u64>, sink: &mut impl Sink) -> Result<(), StoreError> {
         let mut devices = Devices::default();
-        let (mut active, mut numbers) = (Vec::new(), Vec::new());
+        let (mut active, mut numbers, mut masks) = (Vec::new(), Vec::new(), Vec::new());
         sweep.run(buckets, |lanes| {
-            devices.reset(lanes.iter().map(|rows| rows.devices.len()).sum());
+            devices.reset(sweep, lanes.iter().map(|rows| rows.devices.len()).sum());
             active.clear();
             numbers.clear();
             for (rows, lane) in lanes.iter().zip(&sweep.lanes) {
@@ -333,7 +356,11 @@ impl<'v> Work<'v> {
                 numbers = later;
                 let month = lane.month;
                 let (is_wanted, next_wanted) = (self.scope.wanted.contains(&month), self.scope.wanted.contains(&(month + 1)));
-                for ((device, group), number) in rows.devices.iter().zip(rows.groups).zip(own) {
+                if !is_wanted && !next_wanted {
+                    continue;
+                }
+                masks.clear();
+                for number in own {
                     let months = active.get(*number as usize).copied().unwrap_or(0);
                     let mut mask = 0;
                     if is_wanted {
@@ -346,10 +373,10 @@ impl<'v> Work<'v> {
                     if next_wanted && months >> (month + 1) & 1 == 0 {
                         mask |= CHURNED_NEXT;
                     }
-                    if mask != 0 {
-                        sink.row(month, *group, Mark::of(mask), Whom::Device(*device));
-                    }
+                    masks.push(mask);
                 }
+                let who = |row: usize| (rows.whom(row), masks.get(row).copied().unwrap_or(0));
+                sink.rows(&Masks { series: month, groups: rows.groups, first: &masks, second: &[], who: &who });
             }
             Ok(())
         })
@@ -357,36 +384,49 @@ impl<'v> Work<'v> {
 
     fn run_retention(&self, sweep: &Sweep<'_>, buckets: Range<u64>, sink: &mut impl Sink) -> Result<(), StoreError> {
         let mut devices = Devices::default();
-        // Cohort, group, and months of activity from the cohort's on.
-        let mut activated: Vec<(u32, u32, u64)> = Vec::new();
+        let mut activated = Activated::default();
         let months = self.scope.months.len();
+        let mut lost = Vec::new();
         sweep.run(buckets, |lanes| {
             let of = |table: Table| lanes.iter().zip(&sweep.lanes).filter(move |(_, lane)| lane.table == table);
-            devices.reset(of(Table::Devices).map(|(rows, _)| rows.devices.len()).sum());
+            devices.reset(sweep, of(Table::Devices).map(|(rows, _)| rows.devices.len()).sum());
             activated.clear();
             // Lanes are in the order of months: what is known was activated earlier.
             for (rows, lane) in of(Table::Devices) {
+                let start = activated.groups.len();
                 for (row, device) in rows.devices.iter().enumerate() {
                     if devices.insert(*device).1 {
-                        let group = rows.groups.get(row).copied().unwrap_or(LEFT_OUT);
-                        activated.push((lane.month as u32, group, 0));
+                        activated.groups.push(rows.groups.get(row).copied().unwrap_or(LEFT_OUT));
+                        activated.active.push(0);
+                        activated.cohorts.push(lane.month as u32);
                     }
                 }
+                activated.lanes.push((lane.month, start..activated.groups.len()));
             }
             for (rows, lane) in of(Table::Activity) {
                 for device in rows.devices {
-                    if let Some((cohort, _, active)) = devices.get(*device).and_then(|number| activated.get_mut(number)) {
+                    if let Some(number) = devices.get(*device)
+                        && let (Some(active), Some(cohort)) = (activated.active.get_mut(number), activated.cohorts.get(number))
+                    {
                         // Months before the cohort's are shifted out.
                         *active |= 1_u64.checked_shl((lane.month as u32).wrapping_sub(*cohort)).unwrap_or(0);
                     }
                 }
             }
-            for (device, (cohort, group, active)) in devices.known.iter().zip(&activated) {
-                if *group != LEFT_OUT && self.scope.wanted.contains(&(*cohort as usize)) {
-                    let all = u64::MAX >> (64 - (months - *cohort as usize).clamp(1, 64));
-                    let mark = Mark { first: *active, second: all & !active, payload: *active };
-                    sink.row(*cohort as usize, *group, mark, Whom::Device(*device));
-                }
+            for (cohort, own) in activated.lanes.iter().filter(|(cohort, _)| self.scope.wanted.contains(cohort)) {
+                let all = u64::MAX >> (64 - (months - *cohort).clamp(1, 64));
+                let (Some(groups), Some(active), Some(known)) =
+                    (activated.groups.get(own.clone()), activated.active.get(own.clone()), devices.known.get(own.clone()))
+                else {
+                    continue;
+                };
+                lost.clear();
+                lost.extend(active.iter().map(|active| all & !active));
+                let who = |row: usize| {
+                    let device = Whom::Device(known.get(row).copied().unwrap_or(0));
+                    (device, active.get(row).copied().unwrap_or(0))
+                };
+                sink.rows(&Masks { series: *cohort, groups, first: active, second: &lost, who: &who });
             }
             Ok(())
         })
@@ -394,16 +434,22 @@ impl<'v> Work<'v> {
 
     fn run_activations(&self, sweep: &Sweep<'_>, buckets: Range<u64>, sink: &mut impl Sink) -> Result<(), StoreError> {
         let mut devices = Devices::default();
+        let (mut masks, mut groups) = (Vec::new(), Vec::new());
         sweep.run(buckets, |lanes| {
-            devices.reset(lanes.iter().map(|rows| rows.devices.len()).sum());
+            devices.reset(sweep, lanes.iter().map(|rows| rows.devices.len()).sum());
             for (rows, lane) in lanes.iter().zip(&sweep.lanes) {
-                let is_wanted = self.scope.wanted.contains(&lane.month);
+                let first = self.month(lane.month).first_day().start().micros();
+                let day = |time: i64| 1_u64 << ((time - first) / MICROS_PER_DAY).clamp(0, 30);
+                masks.clear();
+                groups.clear();
                 for (row, device) in rows.devices.iter().enumerate() {
-                    if devices.insert(*device).1 && is_wanted {
-                        let (Some(time), Some(group)) = (rows.times.get(row), rows.groups.get(row)) else { continue };
-                        let day = Timestamp::from_micros(*time).day().of_month() - 1;
-                        sink.row(lane.month, *group, Mark::of(1 << day), Whom::Device(*device));
-                    }
+                    let is_new = devices.insert(*device).1;
+                    masks.push(rows.times.get(row).map_or(0, |time| day(*time)));
+                    groups.push(if is_new { rows.groups.get(row).copied().unwrap_or(LEFT_OUT) } else { LEFT_OUT });
+                }
+                if self.scope.wanted.contains(&lane.month) {
+                    let who = |row: usize| (rows.whom(row), masks.get(row).copied().unwrap_or(0));
+                    sink.rows(&Masks { series: lane.month, groups: &groups, first: &masks, second: &[], who: &who });
                 }
             }
             Ok(())
@@ -425,6 +471,20 @@ impl<'v> Work<'v> {
     }
 }
 
-fn whom(columns: &Columns, row: usize, (piece, at): (usize, usize)) -> Whom {
-    columns.devices.get(row).map_or(Whom::At { piece: piece as u32, row: (at + row) as u32 }, |device| Whom::Device(*device))
+/// Devices activated in one bucket, in the order of months: group, cohort, and months of activity from the cohort's on.
+#[derive(Default)]
+struct Activated {
+    groups: Vec<u32>,
+    cohorts: Vec<u32>,
+    active: Vec<u64>,
+    lanes: Vec<(usize, Range<usize>)>,
+}
+
+impl Activated {
+    fn clear(&mut self) {
+        self.groups.clear();
+        self.cohorts.clear();
+        self.active.clear();
+        self.lanes.clear();
+    }
 }

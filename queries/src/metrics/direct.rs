@@ -49,6 +49,7 @@ impl Job<'_> {
             grouping: Arc::clone(&grouping),
             k: self.k,
             has_user: self.has_user,
+            sizes: self.sizes,
         };
         let view = Arc::clone(view);
         let slots = blocking(move || Ok(count::count(&view, &question)?)).await?;

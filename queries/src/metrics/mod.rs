@@ -14,6 +14,7 @@ use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 
 use crate::catalog::Metric;
+use crate::count::Sizes;
 use crate::session::run;
 use crate::template::{Pieces, QueryFile};
 use crate::{Completeness, MetricRequest, QueryError};
@@ -36,6 +37,7 @@ pub struct Job<'a> {
     pub completeness: Completeness,
     pub coverage: Coverage,
     pub has_user: bool,
+    pub sizes: Sizes,
     /// The smallest group, for analysts.
     pub k: Option<u32>,
 }

@@ -9,6 +9,7 @@ use super::differential::{METRICS, variants};
 use super::fleet::{Fleet, id};
 use super::warehouse::store;
 use super::{block_on, rows};
+use crate::count::Sizes;
 use crate::{Completeness, Guard, MetricRequest, Metrics, Unit};
 
 const MONTHS: [&str; 4] = ["2018-07", "2018-08", "2018-09", "2018-10"];
@@ -36,7 +37,9 @@ fn settle(warehouse: &Warehouse, seed: u64, months: &[&str], suppressions: Suppr
 fn check(warehouse: &Warehouse, suppressions: SuppressionSet, state: &str) {
     let view = block_on(ReadView::open(warehouse, Arc::new(suppressions))).unwrap();
     let completeness = Completeness { watermark: Timestamp::MAX, closed_before: Month::from_epoch_months(600) };
-    let direct = Metrics::new(view, completeness);
+    // So small that there are many buckets, and samples are not all.
+    let sizes = Sizes { bucket_rows: 4, sample: (8, 16), kept_rows: 8 };
+    let direct = Metrics::new(view, completeness).with_sizes(sizes);
     let by_statements = direct.clone().by_statements();
     let mut dice = state.len() % 3;
     for name in METRICS {

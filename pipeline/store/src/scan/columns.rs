@@ -116,13 +116,14 @@ impl Column {
                 Values::Prefixed { next, at, last } => {
                     let prefixes = self.prefixes.get(*next..*next + now).ok_or(Trouble::Unexpected)?;
                     let (mut from, mut value) = (*at, *last);
-                    out.reserve(now);
-                    for prefix in prefixes {
+                    let start = out.len();
+                    out.resize(start + now, 0);
+                    for (prefix, place) in prefixes.iter().zip(out.iter_mut().skip(start)) {
                         let prefix = usize::from(*prefix);
                         let rest = bytes.get(from..).and_then(|bytes| bytes.first_chunk::<16>()).ok_or(Trouble::Unexpected)?;
                         let kept = HIGH.get(prefix).ok_or(Trouble::Unexpected)?;
                         value = (value & kept) | (u128::from_be_bytes(*rest) >> (8 * prefix & 127) & !kept);
-                        out.push(value);
+                        *place = value;
                         from += 16 - prefix;
                     }
                     (*next, *at, *last) = (*next + now, from, value);

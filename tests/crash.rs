@@ -3,7 +3,8 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::{Home, event, simulated};
+use crate::erasure::copy;
+use crate::support::{Home, event, python, script, simulated};
 
 /// Kills a command after a while; tells whether it had ended by itself before.
 fn killed_after(home: &Home, arguments: &[&str], wait: Duration) -> bool {
@@ -71,16 +72,26 @@ fn an_erasure_killed_again_and_again_ends_as_one_that_was_not() {
         let list = home.file("list.csv", &subjects);
         home.ok(&["erase", "submit", "--file", list.to_str().unwrap()]);
     }
+    let before = broken.folder.path().join("before");
+    copy(&broken.path().join("warehouse"), &before);
+    let started = Instant::now();
     whole.ok(&["erase", "run"]);
+    // Over the whole of a run, wherever that is spent on this machine, and again and again where it is asked for.
+    let took = started.elapsed().as_millis() as u64 + 30;
+    let rounds = std::env::var("AMELES_KILLED_RUNS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(15_u64);
     let mut killed = 0;
-    for round in 0..15_u64 {
-        if killed_after(&broken, &["erase", "run"], Duration::from_millis(30 + round * 61 % 400)) {
+    for round in 0..rounds {
+        if killed_after(&broken, &["erase", "run"], Duration::from_millis(30 + round * 61 % took)) {
             break;
         }
         killed += 1;
     }
     assert!(killed > 0, "the first run was done before it could be killed");
     broken.ok(&["erase", "run"]);
+    if let Some(python) = python() {
+        let residues = script(&python, "residues.py", &[before.to_str().unwrap(), broken.path().to_str().unwrap()]);
+        assert!(residues.trim().parse::<u32>().unwrap() > 0, "{residues}");
+    }
     assert_eq!(all_metrics(&whole), all_metrics(&broken));
     let verified = broken.json(&["erase", "verify"]);
     assert_eq!(verified["clean"], true, "{verified}");

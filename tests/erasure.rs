@@ -168,3 +168,54 @@ fn first_device(path: &Path) -> String {
     let event: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     event["device_id"].as_str().unwrap().to_owned()
 }
+
+#[test]
+fn other_readers_read_what_an_erasure_has_spliced() {
+    let Some(python) = python() else { return };
+    let home = Home::new();
+    let fleet = simulated(&home, "fleet.ndjson", 3000, &["--days", "70", "--seed", "12"]);
+    home.ingest(&fleet);
+    let text = std::fs::read_to_string(fleet).unwrap();
+    let mut list = "kind,identifier\n".to_owned();
+    for (number, line) in text.lines().step_by(1_499).take(30).enumerate() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        list += &match event["user_id"].as_str() {
+            Some(user) if number % 3 == 0 => format!("user,{user}\n"),
+            _ => format!("device,{}\n", event["device_id"].as_str().unwrap()),
+        };
+    }
+    let before = home.folder.path().join("before");
+    copy(&home.path().join("warehouse"), &before);
+    home.ok(&["erase", "submit", "--file", home.file("list.csv", list).to_str().unwrap()]);
+    let run = home.json(&["erase", "run"]);
+    assert!(run["spliced"]["files"].as_u64().unwrap() > 6 && run["rows_erased"].as_u64().unwrap() > 100, "{run}");
+    let warehouse = home.path().join("warehouse");
+    let read = script(&python, "read_spliced.py", &[warehouse.to_str().unwrap()]);
+    assert!(read.starts_with("duckdb pyarrow") && !read.trim().ends_with(" 0"), "{read}");
+    let residues = script(&python, "residues.py", &[before.to_str().unwrap(), home.path().to_str().unwrap()]);
+    assert!(residues.trim().parse::<u32>().unwrap() >= 20, "{residues}");
+    // A certificate names the files that held its subject, with what took their place, and what was left unread.
+    let id = run["requests"][1]["id"].as_str().unwrap().to_owned();
+    let certificate: serde_json::Value = serde_json::from_str(&home.ok(&["erase", "certificate", &id])).unwrap();
+    let events = &certificate["certificate"]["tables"][0];
+    assert_eq!(events["table"], "events", "{certificate}");
+    let (removed, written) = (events["files_removed"].as_array().unwrap(), events["files_written"].as_array().unwrap());
+    assert!(!removed.is_empty() && written.len() == removed.len(), "{events}");
+    assert!(removed.iter().chain(written).all(|file| file["sha256"].as_str().is_some_and(|hash| hash.len() == 64)), "{events}");
+    let number = |name: &str| events[name].as_u64().unwrap();
+    assert_eq!(number("rows_before") - number("rows_after"), number("rows_deleted"), "{events}");
+    assert_eq!(home.json(&["erase", "verify"])["clean"], true);
+}
+
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

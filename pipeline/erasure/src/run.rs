@@ -8,6 +8,7 @@ use ameles_core::Month;
 use ameles_ledger::{LedgerError, RequestId, RequestState, RequestWithSubjects};
 use ameles_schemas::Table;
 use ameles_store::{DataFile, Maintainer, Rewrite, Snapshot, SpliceCounts};
+use futures::future::join_all;
 use hashbrown::HashSet;
 use serde::Serialize;
 
@@ -17,6 +18,8 @@ use crate::record::{MonthEvidence, PlannedFile, RunRecord, StepDetail};
 use crate::resolve::{Resolved, resolve};
 use crate::{Eraser, ErasureError, Progress, Step};
 
+/// Months rewritten side by side: while one waits for the disk another computes.
+const MONTHS_AT_ONCE: usize = 2;
 /// How often the ledger's write-ahead log is tried when others are reading it.
 const FORGET_ATTEMPTS: u32 = 20;
 /// How much longer than the grace a purge waits for replaced files.
@@ -238,14 +241,27 @@ impl<'a> Run<'a> {
         let advance = move |rows: u64| progress.advance(rows);
         // Whether a month has closed is not for an erasure to say: keys that are there stay.
         let spec = Rewrite { suppressed: resolved.targets.covered.clone(), closed: false };
-        for month in months {
-            let rewrite = maintainer.rewrite_month(*month, &spec, &advance).await?;
-            for change in rewrite.tables.iter().filter(|change| change.table == Table::Events.as_str()) {
-                seen.extend(change.added.iter().map(|file| file.path.clone()));
+        let months: Vec<Month> = months.iter().copied().collect();
+        for some in months.chunks(MONTHS_AT_ONCE) {
+            let rewrites = some.iter().map(|month| maintainer.rewrite_month(*month, &spec, &advance));
+            // All of them are waited for, whichever fails, and what was done is noted.
+            let mut failed = None;
+            for (month, rewrite) in some.iter().zip(join_all(rewrites).await) {
+                match rewrite {
+                    Ok(rewrite) => {
+                        for change in rewrite.tables.iter().filter(|change| change.table == Table::Events.as_str()) {
+                            seen.extend(change.added.iter().map(|file| file.path.clone()));
+                        }
+                        self.record.rewrites.push(MonthEvidence { month: *month, reconstructed: false, rewrite });
+                        self.record.erased = Some(self.eraser.clock.now());
+                    }
+                    Err(error) => failed = failed.or(Some(error)),
+                }
             }
-            self.record.rewrites.push(MonthEvidence { month: *month, reconstructed: false, rewrite });
-            self.record.erased = Some(self.eraser.clock.now());
             self.save_leader().await?;
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
             self.eraser.faults.passed(Step::Rewrite)?;
         }
         Ok(())

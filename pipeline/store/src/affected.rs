@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use ameles_core::{DeviceId, Month, SuppressionSet, Timestamp};
+use ameles_core::{DeviceId, Month, SuppressionSet, Timestamp, UserId};
 use ameles_schemas::Table;
 use arrow::datatypes::{Schema, SchemaRef};
 use hashbrown::HashSet;
@@ -78,6 +78,10 @@ pub(crate) fn resolve(warehouse: &Warehouse, snapshot: &Snapshot, set: &Suppress
     if devices.is_empty() && erased.is_empty() {
         return Ok(found);
     }
+    if users.is_empty() && not_rolled_up(snapshot, Table::Links).is_empty() {
+        found.other_users = users_of(warehouse, snapshot, &sorted(set.devices().map(|device| *device.as_bytes())))?;
+        return Ok(found);
+    }
     let mut shared: HashSet<u128> = HashSet::new();
     let mut others: HashSet<u128> = HashSet::new();
     each_link(warehouse, snapshot, |user, device| {
@@ -95,6 +99,17 @@ pub(crate) fn resolve(warehouse: &Warehouse, snapshot: &Snapshot, set: &Suppress
     found.devices = devices.iter().map(id).collect();
     found.other_users = others.len() as u64;
     Ok(found)
+}
+
+/// How many users were seen on devices.
+fn users_of(warehouse: &Warehouse, snapshot: &Snapshot, devices: &Arc<Vec<[u8; 16]>>) -> Result<u64, StoreError> {
+    let files: VecDeque<DataFile> = snapshot.files(Table::Links).iter().cloned().collect();
+    let found = parallel(files, |_, file| {
+        let links = rows_of_devices(warehouse, Table::Links, &file, devices)?;
+        Ok(links.into_iter().filter_map(|link| link.user).collect::<HashSet<UserId>>())
+    });
+    let found = found.map_err(|stop| stop.into_error(Table::Links.as_str()))?;
+    Ok(found.into_iter().flatten().collect::<HashSet<UserId>>().len() as u64)
 }
 
 fn each_link(warehouse: &Warehouse, snapshot: &Snapshot, mut each: impl FnMut(u128, u128)) -> Result<(), StoreError> {

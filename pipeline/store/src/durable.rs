@@ -41,6 +41,13 @@ pub(crate) enum IfThere {
 /// Writes a file durably; with `IfThere::Fail` exactly one of several writers succeeds, the others get `AlreadyExists`.
 pub(crate) fn put_file(path: &FsPath, chunks: &[Bytes], if_there: IfThere) -> io::Result<()> {
     let directory = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    put_file_unnamed(path, chunks, if_there)?;
+    sync_directory(directory)
+}
+
+/// The same for one of many files: what is in it is on the disk, its name only after `sync_directory` of its folder.
+pub(crate) fn put_file_unnamed(path: &FsPath, chunks: &[Bytes], if_there: IfThere) -> io::Result<()> {
+    let directory = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     make_directory(directory)?;
     let staged = staging_path(path);
     // A name that is taken is somebody else's: only what was written here is taken away again.
@@ -52,8 +59,7 @@ pub(crate) fn put_file(path: &FsPath, chunks: &[Bytes], if_there: IfThere) -> io
     if written.is_err() {
         let _ = disk::remove_file(&staged);
     }
-    written?;
-    sync_directory(directory)
+    written
 }
 
 /// `object_store` hides names that end in `#` and digits.

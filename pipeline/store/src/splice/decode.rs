@@ -131,8 +131,14 @@ pub(crate) fn deltas(bytes: &[u8], at: &mut usize, count_max: usize) -> Result<V
             let mask = u64::MAX >> (64 - width);
             for number in 0..left.min(each) {
                 let bit = number * width as usize;
-                let word = padded.get(bit / 8..).and_then(<[u8]>::first_chunk).map_or(0, |word| u128::from_le_bytes(*word));
-                last = last.wrapping_add(least).wrapping_add(((word >> (bit % 8)) as u64 & mask) as i64);
+                let rest = padded.get(bit / 8..).unwrap_or_default();
+                // A word of 8 bytes holds it whichever bit it begins at, if it is not wider than this.
+                let packed = if width <= 57 {
+                    rest.first_chunk().map_or(0, |word| u64::from_le_bytes(*word)) >> (bit % 8)
+                } else {
+                    (rest.first_chunk().map_or(0, |word| u128::from_le_bytes(*word)) >> (bit % 8)) as u64
+                };
+                last = last.wrapping_add(least).wrapping_add((packed & mask) as i64);
                 values.push(last);
             }
         }

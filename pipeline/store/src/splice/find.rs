@@ -41,7 +41,7 @@ pub(crate) struct Looked {
 pub struct DeviceRow {
     /// The device.
     pub device: DeviceId,
-    /// The user, where the table has one and the row too; only of `events`.
+    /// The user, where the table has one and the row too.
     pub user: Option<UserId>,
     /// When it happened; only of `events`.
     pub ts: Option<Timestamp>,
@@ -60,7 +60,7 @@ pub fn rows_of_devices(
     let events = table == Table::Events;
     let found = Codec::new().and_then(|mut codec| {
         let opened = ParquetFile::open(&warehouse.table_folder(table).join(&file.path))?;
-        rows_of(&opened, &mut codec, devices, With { user: events, ts: events }, &mut Looked::default())
+        rows_of(&opened, &mut codec, devices, With { user: events || table == Table::Links, ts: events }, &mut Looked::default())
     });
     match found {
         Ok(rows) => {
@@ -84,10 +84,12 @@ fn the_general_way(
     devices: &Arc<Vec<[u8; 16]>>,
 ) -> Result<Vec<DeviceRow>, StoreError> {
     let events = table == Table::Events;
-    let names: &[&str] = match (events, warehouse.tables().has_user) {
+    let has_user = table == Table::Links || events && warehouse.tables().has_user;
+    let names: &[&str] = match (events, has_user) {
         (true, true) => &["device", "ts", "user"],
         (true, false) => &["device", "ts"],
-        (false, _) => &["device"],
+        (false, true) => &["device", "user"],
+        (false, false) => &["device"],
     };
     let schema = some_columns(warehouse, table, names)?;
     let reader = RunReader::new(warehouse.table_folder(table), vec![file.clone()], schema);
@@ -95,7 +97,7 @@ fn the_general_way(
     let mut found = Vec::new();
     while let Some(batch) = reader.next_batch()? {
         let ids = column_pseudonyms(column(&batch, "device")?, "device")?;
-        let users = if events && warehouse.tables().has_user { Some(optional_pseudonyms(column(&batch, "user")?, "user")?) } else { None };
+        let users = if has_user { Some(optional_pseudonyms(column(&batch, "user")?, "user")?) } else { None };
         let times = if events { Some(times(column(&batch, "ts")?)?) } else { None };
         for (row, device) in ids.into_iter().enumerate() {
             let device = device.to_be_bytes();

@@ -6,7 +6,8 @@
 //! revision makes their names new. Where some events of a device stay, its rows
 //! of the roll-up are computed from these and take the place of the old ones.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,8 +39,8 @@ use crate::rollup::{RolledUp, roll_up};
 use crate::settle::without_keys;
 use crate::{DataFile, Snapshot, StoreError, Warehouse};
 
-/// Files in work at once for each core: some wait for the disk.
-const FILES_PER_CORE: usize = 2;
+/// Files in work at once for each core: two months go at once, so that one has work while the other waits for the disk.
+const FILES_PER_CORE: usize = 1;
 
 /// What is to be done.
 pub(crate) struct Splicing {
@@ -135,6 +136,16 @@ impl Splicing {
                 if matched != replacements.rows.num_rows() {
                     return Err(Stop::Unsupported("a device's remaining events give rows that it had none of before"));
                 }
+            }
+            // One sync for the names of all files of a folder; nothing is committed before.
+            let folders: BTreeSet<PathBuf> =
+                written.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(|path| path.parent().map(PathBuf::from)).collect();
+            for folder in folders {
+                durable::sync_directory(&folder).map_err(|source| StoreError::Io {
+                    doing: "syncing",
+                    path: folder.display().to_string(),
+                    source,
+                })?;
             }
             Ok(done)
         });
@@ -354,8 +365,8 @@ impl Splicing {
         let to = names::spliced_path(self.month, generation, *part, *keys, &self.revision);
         let at = self.warehouse.table_folder(table).join(&to);
         written.lock().unwrap_or_else(PoisonError::into_inner).push(at.clone());
-        durable::put_file(&at, std::slice::from_ref(&spliced), IfThere::Fail).map_err(|source| io("writing", &at, source))?;
-        if std::fs::read(&at).map_err(|source| io("reading", &at, source))? != spliced {
+        durable::put_file_unnamed(&at, std::slice::from_ref(&spliced), IfThere::Fail).map_err(|source| io("writing", &at, source))?;
+        if !reads_as(&at, &spliced).map_err(|source| io("reading", &at, source))? {
             return Err(Stop::Mismatch("a file that was written reads back as another"));
         }
         self.throttle.spend(old.bytes()?.len() as u64 + spliced.len() as u64);
@@ -366,6 +377,20 @@ impl Splicing {
         let new = Written::new(NewFile { path: to, size, rows, ts: ts.map(bounds), range }, sha256(&spliced));
         Ok((Replaced { table, old: file, evidence, new: Some(new) }, counts))
     }
+}
+
+/// Whether a file holds these bytes.
+fn reads_as(path: &std::path::Path, wanted: &[u8]) -> std::io::Result<bool> {
+    let mut file = std::fs::File::open(path)?;
+    let mut piece = vec![0; 256 << 10];
+    for wanted in wanted.chunks(256 << 10) {
+        let Some(found) = piece.get_mut(..wanted.len()) else { return Ok(false) };
+        file.read_exact(found)?;
+        if found != wanted {
+            return Ok(false);
+        }
+    }
+    Ok(file.read(&mut piece)? == 0)
 }
 
 const LOST: Stop = Stop::Mismatch("a spliced file has another number of rows than were to stay");

@@ -175,3 +175,67 @@ async fn a_splice_that_was_cut_short_is_brought_in_line() {
         assert_eq!(verify::scan_for(world.root(), &subjects, &|_| {}).await.unwrap().findings, [], "{point}");
     }
 }
+
+/// What is encoded again depends on who goes, not on who stays.
+#[tokio::test]
+async fn ten_times_the_devices_do_not_make_an_erasure_dearer() {
+    let july = month("2018-07");
+    let victims = [3, 900, 1_711];
+    let mut encoded = Vec::new();
+    for devices in [3_000, 30_000] {
+        let world = World::new().await;
+        let mut lease = world.lease().await;
+        world.append(&mut lease, july, &events(devices, devices * 15, 1)).await.unwrap();
+        settle(&world.maintainer().await, july).await;
+        let done = erase(&world, &suppress(1, &victims, &[])).await;
+        let spliced = done[0].spliced.unwrap();
+        let schemas = [Table::Events, Table::Activity, Table::Links, Table::Devices];
+        let columns: usize = schemas.iter().map(|table| tables().file_schema(*table).fields().len()).sum();
+        assert!(spliced.pages_encoded <= (2 * victims.len() * columns) as u64, "{spliced:?}");
+        encoded.push(spliced);
+    }
+    let (few, many) = (encoded[0].bytes_encoded as f64, encoded[1].bytes_encoded as f64);
+    assert!(many < 1.5 * few, "{encoded:?}");
+    assert!(encoded[1].bytes_copied > 5 * encoded[0].bytes_copied, "{encoded:?}");
+}
+
+/// Beside `cp`: `cargo test --release -p ameles-store -p ameles --lib -- --ignored --nocapture copies_at`.
+#[test]
+#[ignore = "takes some seconds, and tells a speed"]
+#[allow(clippy::print_stdout, reason = "the figure is what it is for")]
+fn copies_at_the_speed_of_cp() {
+    use crate::splice::file::{ParquetFile, splice};
+    use crate::splice::{Counts, Edit, page::Codec};
+    let rows = batch(&tables(), month("2018-07"), &events(50_000, 2_000_000, 1));
+    let schema = tables().file_schema(Table::Events);
+    let properties = crate::files::properties(Table::Events, &schema);
+    let mut encoder = crate::encode::FileEncoder::new(Vec::new(), schema, properties).unwrap();
+    encoder.write(&rows).unwrap();
+    let bytes = encoder.finish().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("old");
+    std::fs::write(&path, &bytes).unwrap();
+    let mut codec = Codec::new().unwrap();
+    let synced = |path: &std::path::Path| std::fs::File::open(path).unwrap().sync_all().unwrap();
+    let (mut copying, mut splicing) = (Vec::new(), Vec::new());
+    for round in 0..7 {
+        let started = std::time::Instant::now();
+        let to = folder.path().join(format!("copied-{round}"));
+        std::fs::copy(&path, &to).unwrap();
+        synced(&to);
+        copying.push(started.elapsed().as_secs_f64());
+        let started = std::time::Instant::now();
+        let old = ParquetFile::of_bytes(std::fs::read(&path).unwrap().into()).unwrap();
+        let edits = vec![vec![Edit { row: 7, with: None }]];
+        let new = splice(&old, &edits, None, &mut codec, &mut Counts::default()).unwrap().unwrap();
+        let to = folder.path().join(format!("spliced-{round}"));
+        std::fs::write(&to, &new).unwrap();
+        synced(&to);
+        splicing.push(started.elapsed().as_secs_f64());
+    }
+    for times in [&mut copying, &mut splicing] {
+        times.sort_by(f64::total_cmp);
+    }
+    let mib = bytes.len() as f64 / 1_048_576.0;
+    println!("{mib:.1} MiB: cp {:.0} MiB/s, splice of one row {:.0} MiB/s", mib / copying[3], mib / splicing[3]);
+}

@@ -271,7 +271,7 @@ enum State<'v> {
         read: usize,
     },
     Rows {
-        rows: BatchRows<'v>,
+        rows: Box<BatchRows<'v>>,
         leaves_out_touched: bool,
     },
 }
@@ -416,12 +416,12 @@ impl<'v> Reader<'v> {
                 let files = self.view.snapshot().month_files(self.table, month).to_vec();
                 let rows = self.view.rows(self.table, &Part { month, files }, &self.schema()?)?;
                 let rows = BatchRows::new(rows, self.view.tables(), &self.wanted, 0, usize::MAX);
-                State::Rows { rows, leaves_out_touched: false }
+                State::Rows { rows: Box::new(rows), leaves_out_touched: false }
             }
             Kind::Overlay { month } => {
                 let rows = Box::new(InMemory(self.view.remaining_rows(self.table, month)?));
                 let rows = BatchRows::new(rows, self.view.tables(), &self.wanted, 0, usize::MAX);
-                State::Rows { rows, leaves_out_touched: false }
+                State::Rows { rows: Box::new(rows), leaves_out_touched: false }
             }
         };
         Ok(())
@@ -469,7 +469,7 @@ impl<'v> Reader<'v> {
         let rows = file.layout.row_groups.get(number).map_or(0, |group| group.rows);
         let reader = RunReader::new(folder, vec![file.file.clone()], self.schema()?);
         let rows = BatchRows::new(Box::new(reader), self.view.tables(), &self.wanted, before + read, rows - read);
-        Ok(State::Rows { rows, leaves_out_touched: true })
+        Ok(State::Rows { rows: Box::new(rows), leaves_out_touched: true })
     }
 
     fn schema(&self) -> Result<SchemaRef, StoreError> {

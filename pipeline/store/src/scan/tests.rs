@@ -141,7 +141,7 @@ fn check(view: &ReadView, table: Table, bytes: &[u8], dice: &mut Dice) -> bool {
             loop {
                 let mut keep = true;
                 let mut choose = |devices: &[u128]| {
-                    keep = devices[0] % 3 == 0;
+                    keep = devices[0].is_multiple_of(3);
                     keep
                 };
                 let Some(read) = reader.read_if(step, &mut some, &mut choose).unwrap() else { break };

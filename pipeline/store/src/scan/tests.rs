@@ -11,7 +11,9 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{WriterProperties, WriterVersion};
 
-use super::{Columns, DimensionFilter, Grouping, Kind, Piece, Reader, Settled, State, Wanted};
+use super::pieces::{Kind, Settled};
+use super::reader::State;
+use super::{Columns, DimensionFilter, Grouping, Piece, Reader, Wanted};
 use crate::files::RunReader;
 use crate::scan::layout::Layout;
 use crate::scan::rows::BatchRows;

@@ -6,12 +6,11 @@
 //! what is to be done. (As nodes of a DataFusion plan they would pay for planning, batches of text and one thread a partition; SQL
 //! reaches them as the metrics' tables.)
 
+mod passes;
 mod people;
 mod sink;
 mod sweep;
 mod tally;
-#[cfg(test)]
-mod tests;
 mod work;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -122,7 +122,7 @@ impl Column {
                         let prefix = usize::from(*prefix);
                         let rest = bytes.get(from..).and_then(|bytes| bytes.first_chunk::<16>()).ok_or(Trouble::Unexpected)?;
                         let kept = HIGH.get(prefix).ok_or(Trouble::Unexpected)?;
-                        value = (value & kept) | (u128::from_be_bytes(*rest) >> (8 * prefix & 127) & !kept);
+                        value = (value & kept) | ((u128::from_be_bytes(*rest) >> ((8 * prefix) & 127)) & !kept);
                         *place = value;
                         from += 16 - prefix;
                     }

@@ -3,7 +3,8 @@
 use ameles_core::{Day, Month, Timestamp};
 use ameles_schemas::Table;
 
-use super::{Columns, Kind, Piece, Reader, Wanted};
+use super::pieces::Kind;
+use super::{Columns, Piece, Reader, Wanted};
 use crate::{ReadView, StoreError};
 
 impl ReadView {

@@ -11,7 +11,9 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{WriterProperties, WriterVersion};
 
-use super::{Columns, DimensionFilter, Grouping, Kind, Piece, Reader, Settled, State, Wanted};
+use super::pieces::{Kind, Settled};
+use super::reader::State;
+use super::{Columns, DimensionFilter, Grouping, Piece, Reader, Wanted};
 use crate::files::RunReader;
 use crate::scan::layout::Layout;
 use crate::scan::rows::BatchRows;
@@ -141,7 +143,7 @@ fn check(view: &ReadView, table: Table, bytes: &[u8], dice: &mut Dice) -> bool {
             loop {
                 let mut keep = true;
                 let mut choose = |devices: &[u128]| {
-                    keep = devices[0] % 3 == 0;
+                    keep = devices[0].is_multiple_of(3);
                     keep
                 };
                 let Some(read) = reader.read_if(step, &mut some, &mut choose).unwrap() else { break };

@@ -2,7 +2,7 @@
 //!
 //! A test aid: with `AMELES_CRASH_AT=erasure:<step>` in its environment the process
 //! aborts, as `kill -9` would, when that step has been done and before the next one
-//! begins (`rewrite` after each month, `complete` after each request). Unit tests
+//! begins (`rewrite` after each two months, `complete` after each request). Unit tests
 //! ask for an error at the same places instead.
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,5 @@
 //! Erasure: requests are submitted, carried out in a job that survives `kill -9`,
-//! verified by decoding all that is kept, and certified with a signature.
+//! verified by decoding what may hold a subject, and certified with a signature.
 //!
 //! `docs/erasure.md` tells the state machine in prose. Identifiers enter as
 //! [`ameles_pseudonym::RawIdentifier`], are pseudonymised at once under every key

@@ -180,12 +180,13 @@ async fn a_splice_that_was_cut_short_is_brought_in_line() {
 #[tokio::test]
 async fn ten_times_the_devices_do_not_make_an_erasure_dearer() {
     let july = month("2018-07");
-    let victims = [3, 900, 1_711];
+    let victims = [3, 9_000, 17_110];
     let mut encoded = Vec::new();
-    for devices in [3_000, 30_000] {
+    // Enough for pages that are full, in the tables of one row a device too.
+    for devices in [20_000, 200_000] {
         let world = World::new().await;
         let mut lease = world.lease().await;
-        world.append(&mut lease, july, &events(devices, devices * 15, 1)).await.unwrap();
+        world.append(&mut lease, july, &events(devices, devices * 4, 1)).await.unwrap();
         settle(&world.maintainer().await, july).await;
         let done = erase(&world, &suppress(1, &victims, &[])).await;
         let spliced = done[0].spliced.unwrap();

@@ -370,7 +370,7 @@ impl Splicing {
             return Err(Stop::Mismatch("a file that was written reads back as another"));
         }
         self.throttle.spend(old.bytes()?.len() as u64 + spliced.len() as u64);
-        let ts = if table == Table::Events { range_of::<i64>(&new, "ts", |index, page| ints(index, page)) } else { None };
+        let ts = if table == Table::Events { range_of::<i64>(&new, "ts", ints) } else { None };
         let range = if table.sort_columns()[0] == "device" { range_of(&new, "device", buckets) } else { None };
         let bounds = |(first, last)| (Timestamp::from_micros(first), Timestamp::from_micros(last));
         let size = spliced.len() as u64;

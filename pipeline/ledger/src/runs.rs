@@ -123,17 +123,23 @@ impl Ledger {
         validate::step(step)?;
         validate::stored_json(detail_json)?;
         let mut write = Write::begin_plain(&self.inner).await?;
-        for id in ids {
-            let done = sqlx::query("UPDATE requests SET step = ?, step_detail = ? WHERE id = ? AND state = 'in_progress'")
-                .bind(step)
-                .bind(detail_json)
-                .bind(id.to_string())
-                .execute(&mut *write.tx)
-                .await
-                .doing("note a step")?;
-            if done.rows_affected() == 0 {
+        // One statement for all of them: a run takes a dozen steps with ten thousand requests.
+        let list = json!(ids.iter().map(RequestId::to_string).collect::<Vec<_>>()).to_string();
+        let done = sqlx::query(
+            "UPDATE requests SET step = ?, step_detail = ? WHERE state = 'in_progress' AND id IN (SELECT value FROM json_each(?))",
+        )
+        .bind(step)
+        .bind(detail_json)
+        .bind(list)
+        .execute(&mut *write.tx)
+        .await
+        .doing("note a step")?;
+        if done.rows_affected() < ids.len() as u64 {
+            for id in ids {
                 let (state, _) = state_and_actor(&mut write.tx, *id).await?;
-                return Err(LedgerError::WrongState { id: *id, state, act: "work on" });
+                if state != RequestState::InProgress {
+                    return Err(LedgerError::WrongState { id: *id, state, act: "work on" });
+                }
             }
         }
         write.commit().await

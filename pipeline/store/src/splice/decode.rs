@@ -96,7 +96,13 @@ pub(crate) fn deltas(bytes: &[u8], at: &mut usize, count_max: usize) -> Result<V
     let miniblocks = varint(bytes, at)? as usize;
     let count = varint(bytes, at)? as usize;
     let first = zigzag(bytes, at)?;
-    if miniblocks == 0 || miniblocks > 1 << 10 || block == 0 || block > 1 << 20 || !block.is_multiple_of(miniblocks * 32) || count > count_max {
+    if miniblocks == 0
+        || miniblocks > 1 << 10
+        || block == 0
+        || block > 1 << 20
+        || !block.is_multiple_of(miniblocks * 32)
+        || count > count_max
+    {
         return Err(Stop::Damaged("packed differences have an impossible header"));
     }
     let each = block / miniblocks;

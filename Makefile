@@ -10,7 +10,7 @@ build:
 test: ## Every check, installing what it needs
 	scripts/test.sh
 
-bench: ## Stages, and whole imports beside chDB and DuckDB; EVENTS=small for a quick look, WRITE=docs/benchmarks.md keeps the tables
+bench: ## Stages, whole imports and erasures beside chDB, DuckDB and delta-rs; EVENTS=small for a quick look, WRITE=docs/benchmarks.md keeps the tables
 	benchmarks/run.sh
 
 bench-fleet: ## Metrics over 132 million devices beside DuckDB (18 GiB of disk); DEVICES=1320000 for a quick look, WRITE=docs/benchmarks.md keeps the table

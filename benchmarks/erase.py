@@ -202,7 +202,7 @@ def main() -> None:
                 victims.write_text("\n".join(device.hex() for (device,) in gone))
                 for side in sides:
                     out = work / side
-                    shutil.copytree(scratch / side, out)
+                    shutil.copytree(scratch / side, out, symlinks=True)
                     cost, printed = compare.run([sys.executable, __file__, "--side", side, str(out), str(victims)])
                     lines = printed.split("\n")
                     costs[side].append(cost | {"wall": float(lines[0])})

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The benchmarks: the stages by criterion, then whole imports beside chDB and
-# DuckDB. EVENTS=small for a quick look. Tables go to the page named by WRITE,
+# DuckDB, then erasures beside these and delta-rs. EVENTS=small for a quick look. Tables go to the page named by WRITE,
 # or to standard output.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,7 +19,7 @@ if [ -n "${WRITE:-}" ]; then write=(--write "$WRITE"); fi
 
 peers="$tools/bench/python-$(sha256sum benchmarks/requirements.txt | head -c 8)"
 if [ ! -e "$peers/complete" ]; then
-    echo "bench: installing chDB and DuckDB" >&2
+    echo "bench: installing chDB, DuckDB and delta-rs" >&2
     python3 -m venv "$peers"
     "$peers/bin/pip" install --quiet --requirement benchmarks/requirements.txt
     touch "$peers/complete"
@@ -36,3 +36,5 @@ cargo build --release --package ameles --bins --bench stages
 TMPDIR="$scratch" AMELES_BENCH_FLEET="$fleet" cargo bench --package ameles --bench stages
 "$peers/bin/python" benchmarks/tables.py "$target" ${write[@]+"${write[@]}"}
 "$peers/bin/python" benchmarks/compare.py "$fleet" --ameles "$target/release/ameles" --rounds "$rounds" --scratch "$scratch" ${write[@]+"${write[@]}"}
+case "${EVENTS:-full}" in full) erased=100,10000 ;; *) erased=100 ;; esac
+"$peers/bin/python" benchmarks/erase.py "$fleet" --ameles "$target/release/ameles" --devices "$erased" --rounds "$rounds" --scratch "$scratch" ${write[@]+"${write[@]}"}

@@ -9,14 +9,7 @@ devices="${DEVICES:-132000000}"                      # 18 GiB, and minutes to wr
 home="${FLEET_HOME:-$tools/bench/home-$devices}"
 write=()
 if [ -n "${WRITE:-}" ]; then write=(--write "$WRITE"); fi
-mkdir -p "$tools/bench"
 
-peers="$tools/bench/python-$(sha256sum benchmarks/requirements.txt | head -c 8)"
-if [ ! -e "$peers/complete" ]; then
-    echo "bench: installing chDB and DuckDB" >&2
-    python3 -m venv "$peers"
-    "$peers/bin/pip" install --quiet --requirement benchmarks/requirements.txt
-    touch "$peers/complete"
-fi
+. benchmarks/environment.sh
 cargo build --release
 "$peers/bin/python" benchmarks/fleet.py "$home" --ameles "$target/release/ameles" --devices "$devices" --rounds "${ROUNDS:-3}" ${write[@]+"${write[@]}"}

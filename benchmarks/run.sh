@@ -13,17 +13,11 @@ case "${EVENTS:-full}" in
 esac
 fleet="${FLEET:-$tools/bench/fleet-$devices}"
 scratch="${SCRATCH:-$tools/bench}"
-mkdir -p "$scratch" "$tools/bench"
+mkdir -p "$scratch"
 write=()
 if [ -n "${WRITE:-}" ]; then write=(--write "$WRITE"); fi
 
-peers="$tools/bench/python-$(sha256sum benchmarks/requirements.txt | head -c 8)"
-if [ ! -e "$peers/complete" ]; then
-    echo "bench: installing chDB, DuckDB and delta-rs" >&2
-    python3 -m venv "$peers"
-    "$peers/bin/pip" install --quiet --requirement benchmarks/requirements.txt
-    touch "$peers/complete"
-fi
+. benchmarks/environment.sh
 if [ ! -e "$fleet/part-0.ndjson" ]; then
     echo "bench: making a fleet of $devices devices in $fleet" >&2
     rm -rf "$fleet.partial"

@@ -329,6 +329,7 @@ impl<'a> Run<'a> {
     /// A step begins.
     pub(crate) fn enter(&mut self, step: Step, what: &str, total: u64) {
         self.step = step;
+        tracing::debug!(step = step.as_str(), "a step of the erasure begins");
         self.progress.begin(step, what, total);
     }
 

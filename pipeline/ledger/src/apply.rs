@@ -64,16 +64,34 @@ impl<'a> Applier<'a> {
         report: &mut ReplayReport,
     ) -> Result<(), LedgerError> {
         let mut rest = acts;
-        while let Some((act, after)) = rest.split_first() {
-            if matches!(act.op, Op::Submit(_)) {
-                let submits: Vec<_> = rest.iter().map_while(submit_of).collect();
-                rest = rest.get(submits.len()..).unwrap_or_default();
-                self.submit(connection, &submits, report).await?;
-                changes.suppressions = true;
-            } else {
-                self.apply_one(connection, act, changes, report).await?;
-                rest = after;
-            }
+        while let Some(act) = rest.first() {
+            // What a run does to ten thousand requests, it does in a statement for all of them.
+            let done = match &act.op {
+                Op::Submit(_) => {
+                    let submits: Vec<_> = rest.iter().map_while(submit_of).collect();
+                    self.submit(connection, &submits, report).await?;
+                    changes.suppressions = true;
+                    submits.len()
+                }
+                Op::Begin => {
+                    let same = |next: &&Act| matches!(next.op, Op::Begin) && next.actor == act.actor;
+                    let ids = rest.iter().take_while(same).map(of_request).collect::<Result<Vec<_>, _>>()?;
+                    self.begin(connection, &ids, &act.actor).await?;
+                    ids.len()
+                }
+                Op::Complete { .. } if self.live => {
+                    let same = |next: &&Act| matches!(next.op, Op::Complete { .. });
+                    let ids = rest.iter().take_while(same).map(of_request).collect::<Result<Vec<_>, _>>()?;
+                    changes.suppressions = true;
+                    changes.consents_removed |= self.complete(connection, &ids).await?;
+                    ids.len()
+                }
+                _ => {
+                    self.apply_one(connection, act, changes, report).await?;
+                    1
+                }
+            };
+            rest = rest.get(done..).unwrap_or_default();
         }
         Ok(())
     }
@@ -86,8 +104,7 @@ impl<'a> Applier<'a> {
         report: &mut ReplayReport,
     ) -> Result<(), LedgerError> {
         match &act.op {
-            Op::Note | Op::Submit(_) => Ok(()),
-            Op::Begin => self.begin(connection, of_request(act)?, &act.actor).await,
+            Op::Note | Op::Submit(_) | Op::Begin => Ok(()),
             Op::Userless { devices } => {
                 changes.suppressions |= self.userless(connection, of_request(act)?, devices).await?;
                 Ok(())
@@ -98,11 +115,6 @@ impl<'a> Applier<'a> {
                     changes.suppressions = true;
                     report.cancelled.extend(act.request);
                 }
-                Ok(())
-            }
-            Op::Complete { .. } if self.live => {
-                changes.suppressions = true;
-                changes.consents_removed |= self.complete(connection, of_request(act)?).await?;
                 Ok(())
             }
             Op::Complete { .. } => {
@@ -228,16 +240,17 @@ impl<'a> Applier<'a> {
         Ok(entered)
     }
 
-    async fn begin(&self, connection: &mut SqliteConnection, id: RequestId, actor: &str) -> Result<(), LedgerError> {
+    async fn begin(&self, connection: &mut SqliteConnection, ids: &[RequestId], actor: &str) -> Result<(), LedgerError> {
         sqlx::query(
-            "UPDATE requests SET state = 'in_progress', started = COALESCE(started, ?), run_actor = ? WHERE id = ? AND state = 'pending'",
+            "UPDATE requests SET state = 'in_progress', started = COALESCE(started, ?), run_actor = ? WHERE state = 'pending' \
+             AND id IN (SELECT value FROM json_each(?))",
         )
         .bind(self.at.micros())
         .bind(actor)
-        .bind(id.to_string())
+        .bind(id_list(ids))
         .execute(connection)
         .await
-        .doing("take a request up")?;
+        .doing("take requests up")?;
         Ok(())
     }
 
@@ -284,27 +297,29 @@ impl<'a> Applier<'a> {
     }
 
     /// Returns whether consents were removed.
-    async fn complete(&self, connection: &mut SqliteConnection, id: RequestId) -> Result<bool, LedgerError> {
-        const DOING: &str = "complete a request";
-        let id = id.to_string();
-        sqlx::query("UPDATE requests SET state = 'completed', closed = ?, step = NULL, step_detail = NULL WHERE id = ?")
-            .bind(self.at.micros())
-            .bind(id.as_str())
-            .execute(&mut *connection)
-            .await
-            .doing(DOING)?;
-        sqlx::query("UPDATE suppressions SET expires = MAX(expires, ?) WHERE request = ?")
+    async fn complete(&self, connection: &mut SqliteConnection, ids: &[RequestId]) -> Result<bool, LedgerError> {
+        const DOING: &str = "complete requests";
+        let list = id_list(ids);
+        sqlx::query(
+            "UPDATE requests SET state = 'completed', closed = ?, step = NULL, step_detail = NULL WHERE id IN (SELECT value FROM json_each(?))",
+        )
+        .bind(self.at.micros())
+        .bind(list.as_str())
+        .execute(&mut *connection)
+        .await
+        .doing(DOING)?;
+        sqlx::query("UPDATE suppressions SET expires = MAX(expires, ?) WHERE request IN (SELECT value FROM json_each(?))")
             .bind(self.horizon(self.at))
-            .bind(id.as_str())
+            .bind(list.as_str())
             .execute(&mut *connection)
             .await
             .doing(DOING)?;
         // Consents that arrived after the run had removed them, before the grant that lifts the suppression.
         let removed = sqlx::query(
-            "DELETE FROM consents WHERE lookup IN (SELECT lookup FROM suppressions WHERE request = ?) AND at < \
-             (SELECT MAX(COALESCE(s.lifted_from, 9223372036854775807)) FROM suppressions s WHERE s.lookup = consents.lookup)",
+            "DELETE FROM consents WHERE lookup IN (SELECT lookup FROM suppressions WHERE request IN (SELECT value FROM json_each(?))) \
+             AND at < (SELECT MAX(COALESCE(s.lifted_from, 9223372036854775807)) FROM suppressions s WHERE s.lookup = consents.lookup)",
         )
-        .bind(id.as_str())
+        .bind(list.as_str())
         .execute(connection)
         .await
         .doing(DOING)?;
@@ -339,6 +354,11 @@ pub(crate) fn horizon(from: Timestamp, days: u32) -> i64 {
 /// What a suppression's seal is bound to.
 pub(crate) fn suppression_place(id: RequestId, lookup: &Lookup) -> Vec<u8> {
     [b"suppression", id.0.as_bytes().as_slice(), lookup].concat()
+}
+
+/// What a statement over many requests reads with `json_each`.
+pub(crate) fn id_list(ids: &[RequestId]) -> String {
+    serde_json::json!(ids.iter().map(RequestId::to_string).collect::<Vec<_>>()).to_string()
 }
 
 fn submit_of(act: &Act) -> Option<(RequestId, &str, &Submit)> {

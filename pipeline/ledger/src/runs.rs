@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use ameles_core::{DeviceId, Subject, SuppressedSubject};
 use ring::digest;
 use serde_json::json;
+use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 
 use crate::act::{Act, Op, SealedSubject};
-use crate::apply::suppression_place;
+use crate::apply::{id_list, suppression_place};
 use crate::error::Doing as _;
 use crate::requests::{COLUMNS, lookup_of, request_of, state_of};
 use crate::write::Write;
@@ -16,6 +17,8 @@ use crate::{Ledger, LedgerError, RequestId, RequestState, RequestWithSubjects, v
 
 /// How many devices one journal entry names.
 const USERLESS_PER_ACT: usize = 10_000;
+/// How many certificates one statement keeps.
+const CERTIFICATES_PER_UPDATE: usize = 200;
 
 impl Ledger {
     /// Takes up all that is pending, and returns it together with what an earlier run has left in
@@ -124,13 +127,12 @@ impl Ledger {
         validate::stored_json(detail_json)?;
         let mut write = Write::begin_plain(&self.inner).await?;
         // One statement for all of them: a run takes a dozen steps with ten thousand requests.
-        let list = json!(ids.iter().map(RequestId::to_string).collect::<Vec<_>>()).to_string();
         let done = sqlx::query(
             "UPDATE requests SET step = ?, step_detail = ? WHERE state = 'in_progress' AND id IN (SELECT value FROM json_each(?))",
         )
         .bind(step)
         .bind(detail_json)
-        .bind(list)
+        .bind(id_list(ids))
         .execute(&mut *write.tx)
         .await
         .doing("note a step")?;
@@ -158,34 +160,33 @@ impl Ledger {
     /// # Errors
     /// When one of them is not in progress; none has been changed then.
     pub async fn complete_all(&self, certificates: &[(RequestId, String)]) -> Result<(), LedgerError> {
-        const DOING: &str = "keep a certificate";
+        const DOING: &str = "keep certificates";
         let mut write = Write::begin(&self.inner).await?;
+        let ids: Vec<RequestId> = certificates.iter().map(|(id, _)| *id).collect();
+        let mut known = standings(&mut write.tx, &ids).await?;
         let mut acts = Vec::with_capacity(certificates.len());
+        let mut kept = Vec::with_capacity(certificates.len());
         for (id, certificate) in certificates {
             validate::stored_json(certificate)?;
-            let (state, actor) = state_and_actor(&mut write.tx, *id).await?;
-            if state == RequestState::Completed {
-                let kept: Option<String> = sqlx::query_scalar("SELECT certificate FROM requests WHERE id = ?")
-                    .bind(id.to_string())
-                    .fetch_one(&mut *write.tx)
-                    .await
-                    .doing(DOING)?;
-                if kept.as_deref() == Some(certificate) {
-                    continue;
-                }
+            let Standing { state, actor, certificate: stored } = known.remove(id).ok_or(LedgerError::NoSuchRequest(*id))?;
+            if state == RequestState::Completed && stored.as_deref() == Some(certificate) {
+                continue;
             }
             if state != RequestState::InProgress {
                 return Err(LedgerError::WrongState { id: *id, state, act: "complete" });
             }
-            sqlx::query("UPDATE requests SET certificate = ? WHERE id = ?")
-                .bind(certificate.as_str())
-                .bind(id.to_string())
-                .execute(&mut *write.tx)
-                .await
-                .doing(DOING)?;
+            kept.push((id.to_string(), certificate.as_str()));
             let certificate_sha256 = hex::encode(digest::digest(&digest::SHA256, certificate.as_bytes()));
             let detail = json!({"certificate_sha256": certificate_sha256});
             acts.push(Act::new(&actor, "request_completed", Some(*id), &detail, Op::Complete { certificate_sha256 }));
+        }
+        for chunk in kept.chunks(CERTIFICATES_PER_UPDATE) {
+            let mut update = QueryBuilder::<Sqlite>::new("UPDATE requests SET certificate = kept.column2 FROM (");
+            update.push_values(chunk, |mut values, (id, certificate)| {
+                values.push_bind(id.as_str()).push_bind(*certificate);
+            });
+            update.push(") AS kept WHERE requests.id = kept.column1");
+            update.build().execute(&mut *write.tx).await.doing(DOING)?;
         }
         if !acts.is_empty() {
             write.perform(acts).await?;
@@ -211,6 +212,30 @@ impl Ledger {
             .doing("read a certificate")?
             .ok_or(LedgerError::NoSuchRequest(id))
     }
+}
+
+/// Where a request stands.
+struct Standing {
+    state: RequestState,
+    actor: String,
+    certificate: Option<String>,
+}
+
+async fn standings(connection: &mut SqliteConnection, ids: &[RequestId]) -> Result<HashMap<RequestId, Standing>, LedgerError> {
+    const DOING: &str = "read requests' states";
+    let rows =
+        sqlx::query("SELECT id, state, COALESCE(run_actor, actor), certificate FROM requests WHERE id IN (SELECT value FROM json_each(?))")
+            .bind(id_list(ids))
+            .fetch_all(connection)
+            .await
+            .doing(DOING)?;
+    let standing = |row: &SqliteRow| {
+        let id = row.try_get::<&str, _>(0).doing(DOING)?.parse()?;
+        let state = state_of(row.try_get(1).doing(DOING)?)?;
+        let (actor, certificate) = (row.try_get(2).doing(DOING)?, row.try_get(3).doing(DOING)?);
+        Ok((id, Standing { state, actor, certificate }))
+    };
+    rows.iter().map(standing).collect()
 }
 
 async fn state_and_actor(connection: &mut SqliteConnection, id: RequestId) -> Result<(RequestState, String), LedgerError> {

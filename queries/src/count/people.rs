@@ -18,6 +18,8 @@ use super::{Slots, in_threads};
 
 /// Rows of links read at once: as many as a page has.
 const READ_ROWS: usize = 8 << 10;
+/// What part of the sample is met first: it fills the cells of one group.
+const FIRST_SHARE: usize = 8;
 
 /// Distinct people by bit, up to `k` for each.
 #[derive(Clone, Debug, Default)]
@@ -119,16 +121,18 @@ struct Users<'a> {
 
 impl Users<'_> {
     fn fill(&self, kept: &[Kept]) -> Result<(), StoreError> {
-        // A few rows and a few links.
-        let (open, any) = self.open(0);
-        if !any {
-            return Ok(());
-        }
+        // A few rows and a few links; more of both where cells are many.
         let (rows, links) = self.work.sizes.sample;
-        let (units, all_rows) = self.work.sample(rows, self.threads);
-        let all_links = self.meet(&self.keep(&units, &open)?, links)?;
-        if all_rows && all_links {
-            return Ok(());
+        for share in [FIRST_SHARE, 1] {
+            let (open, any) = self.open(0);
+            if !any {
+                return Ok(());
+            }
+            let (units, all_rows) = self.work.sample(rows / share, self.threads);
+            let all_links = self.meet(&self.keep(&units, &open)?, links / share)?;
+            if all_rows && all_links {
+                return Ok(());
+            }
         }
         // The rows that counting kept, all those of a small cell, and all links.
         let (open, any) = self.open(0);

@@ -13,6 +13,7 @@ use ameles_core::{Month, Reason, SuppressionSet, Timestamp};
 use ameles_schemas::{Contract, Table};
 use ameles_store::{SortedEvents, StoreError};
 use arrow::array::RecordBatch;
+use hashbrown::HashMap;
 
 use super::columns::ColumnSet;
 use super::gather::Gatherer;
@@ -60,6 +61,14 @@ impl Bucket {
     }
 }
 
+/// A piece's rows that repeat an event of their batch.
+#[derive(Default)]
+struct Repeats {
+    places: Vec<Place>,
+    /// How many there are of each source and partner, while what tells them is at hand.
+    counts: HourlyCounts,
+}
+
 struct MonthPieces {
     month: Month,
     /// Ranges of devices, each piece's.
@@ -78,7 +87,7 @@ pub(crate) struct SortedBatch {
     rejected: Vec<QuarantineRow>,
     counts: HourlyCounts,
     /// Rows that repeat an event of their batch, by piece.
-    repeats: Mutex<BTreeMap<(usize, usize), Vec<Place>>>,
+    repeats: Mutex<BTreeMap<(usize, usize), Repeats>>,
 }
 
 impl SortedBatch {
@@ -146,14 +155,33 @@ impl SortedBatch {
     /// The parts, the repeats taken out of them.
     pub(crate) fn into_parts(self) -> Vec<Part> {
         let mut parts = self.parts;
-        for (part, at) in self.repeats.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().flatten() {
-            parts[part as usize].drop_row(at as usize, Reason::Duplicate);
-        }
-        // The batch's quarantine has told of them.
-        for part in &mut parts {
-            part.counted = HourlyCounts::default();
+        for repeats in self.repeats.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
+            for (part, at) in repeats.places {
+                parts[part as usize].drop_repeat(at as usize);
+            }
         }
         parts
+    }
+
+    /// Notes which rows of a bucket are repeats, and counts them for the quarantine.
+    fn tell(&self, repeated: &[u32], bucket: &Bucket, to: &mut Repeats) {
+        let mut counts: HashMap<(i64, *const u8, Option<u32>), (u32, u64)> = HashMap::new();
+        for at in repeated {
+            let Some(place) = bucket.place(*at) else { continue };
+            to.places.push(place);
+            let part = &self.parts[place.0 as usize];
+            if !part.explained {
+                let words = &bucket.words[*at as usize * bucket.words_per_row..];
+                // Parts of one source share its name.
+                let key = (part.arrival.hour().micros(), part.source.as_ptr(), part.partner_number(words));
+                counts.entry(key).or_insert((place.0, 0)).1 += 1;
+            }
+        }
+        for ((.., number), (part, events)) in counts {
+            let part = &self.parts[part as usize];
+            let partner = number.and_then(|number| part.partner_text(number));
+            to.counts.add(part.arrival, &part.source, Reason::Duplicate, partner.as_deref(), events);
+        }
     }
 
     /// Gathers the rows of a range of one month, sorted by (device, ts, event key, arrival).
@@ -193,13 +221,13 @@ impl SortedEvents for SortedBatch {
     fn piece(&self, month: usize, piece: usize, keys: bool) -> Result<RecordBatch, StoreError> {
         let pieces = &self.months[month];
         let mut columns = self.gatherer.start(PIECE_ROWS, keys);
-        let mut repeats = Vec::new();
+        let mut repeats = Repeats::default();
         let mut bucket = Bucket { words_per_row: self.words_per_row, ..Bucket::default() };
         for range in pieces.pieces[piece].clone() {
             self.sorted(&mut bucket, pieces.month.epoch_months(), range);
             if self.contract.roles().event_id.is_some() {
                 let repeated = drop_repeats(&mut bucket.keys, &bucket.rows);
-                repeats.extend(repeated.into_iter().filter_map(|at| bucket.place(at)));
+                self.tell(&repeated, &bucket, &mut repeats);
             }
             self.gatherer.push(&mut columns, &bucket);
         }
@@ -217,11 +245,8 @@ impl SortedEvents for SortedBatch {
 
     fn quarantine(&self) -> Result<Option<RecordBatch>, StoreError> {
         let mut counts = self.counts.clone();
-        for (part, at) in self.repeats.lock().unwrap_or_else(PoisonError::into_inner).values().flatten() {
-            let part = &self.parts[*part as usize];
-            if !part.explained {
-                counts.add(part.arrival, &part.source, Reason::Duplicate, part.partner(*at as usize).as_deref(), 1);
-            }
+        for repeats in self.repeats.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            counts.merge(repeats.counts.clone());
         }
         Ok(quarantine_batch(&self.contract, &self.rejected, &counts)?)
     }

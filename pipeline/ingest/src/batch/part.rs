@@ -108,7 +108,7 @@ pub(crate) struct Part {
     pub(crate) errors: Vec<(u64, Rejection)>,
     errors_max: usize,
     /// Word and dictionary of `partner`, for the hourly counts.
-    partner_text: Option<(usize, usize)>,
+    partner_cell: Option<(usize, usize)>,
 }
 
 /// The rows of one month whose devices begin with the same bits: neighbours once the part is grouped.
@@ -176,7 +176,7 @@ impl Part {
         rows: usize,
         errors_max: usize,
     ) -> Self {
-        let partner_text = partner_field.and_then(|field| columns.column_of(field)).and_then(|column| match columns.cells()[column] {
+        let partner_cell = partner_field.and_then(|field| columns.column_of(field)).and_then(|column| match columns.cells()[column] {
             Cell::Text { word, dictionary } => Some((word, dictionary)),
             _ => None,
         });
@@ -199,7 +199,7 @@ impl Part {
             partition: None,
             errors: Vec::new(),
             errors_max,
-            partner_text,
+            partner_cell,
         }
     }
 
@@ -370,14 +370,25 @@ impl Part {
         if self.is_dropped(at) {
             return;
         }
+        self.mark(at, reason);
+        let partner = self.partner(at);
+        let (line, device) = (self.line(at), self.rows[at].device_id());
+        self.explain(Rejection::whole(reason), line, partner.as_deref(), Some(device));
+    }
+
+    /// Takes a row out that repeats another of its batch; the batch's quarantine counts it.
+    pub(crate) fn drop_repeat(&mut self, at: usize) {
+        if !self.is_dropped(at) {
+            self.mark(at, Reason::Duplicate);
+        }
+    }
+
+    fn mark(&mut self, at: usize, reason: Reason) {
         if self.dropped.is_empty() {
             self.dropped.resize(self.rows.len(), false);
         }
         self.dropped[at] = true;
         self.tally.reclassify(reason, 1);
-        let partner = self.partner(at);
-        let (line, device) = (self.line(at), self.rows[at].device_id());
-        self.explain(Rejection::whole(reason), line, partner.as_deref(), Some(device));
     }
 
     /// Whether any row was taken out.
@@ -396,8 +407,17 @@ impl Part {
 
     /// The partner of a row.
     pub(crate) fn partner(&self, at: usize) -> Option<Arc<str>> {
-        let (word, dictionary) = self.partner_text?;
-        self.dictionaries.text(dictionary, self.words(at)[word])
+        self.partner_number(self.words(at)).and_then(|number| self.partner_text(number))
+    }
+
+    /// The number of the partner in a row's words.
+    pub(crate) fn partner_number(&self, words: &[u32]) -> Option<u32> {
+        words.get(self.partner_cell?.0).copied()
+    }
+
+    /// The partner of that number.
+    pub(crate) fn partner_text(&self, number: u32) -> Option<Arc<str>> {
+        self.dictionaries.text(self.partner_cell?.1, number)
     }
 
     /// Rows that are still in.

@@ -258,6 +258,10 @@ impl Column {
                 if greatest as usize > self.texts.len() { Err(Trouble::Unexpected) } else { Ok(()) }
             }
             Values::Plain { at } => {
+                // Most chunks have no page that the dictionary has not.
+                for (text, code) in self.texts.iter().zip(1..).skip(self.codes.len()) {
+                    self.codes.entry_ref(text.as_str()).or_insert(code);
+                }
                 for place in out {
                     let text = plain_text(bytes, at).ok_or(Trouble::Unexpected)?;
                     *place = match self.codes.get(text) {
@@ -335,9 +339,7 @@ impl Column {
             Shape::Text { .. } => {
                 let mut at = 0;
                 for _ in 0..header.values {
-                    let text = plain_text(bytes, &mut at)?;
-                    self.texts.push(text.to_owned());
-                    self.codes.insert(text.to_owned(), self.texts.len() as u32);
+                    self.texts.push(plain_text(bytes, &mut at)?.to_owned());
                 }
             }
             // Pseudonyms have no dictionary, times have deltas.

@@ -1,6 +1,6 @@
 //! Rows' groups as numbers, from the codes of their dimensions.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use hashbrown::HashMap;
 
@@ -25,7 +25,7 @@ pub struct Grouping {
     filters: Vec<DimensionFilter>,
     /// All dimensions that are read, each once.
     read: Vec<usize>,
-    known: Mutex<Known>,
+    known: RwLock<Known>,
 }
 
 type Name = Vec<Option<String>>;
@@ -34,6 +34,10 @@ type Name = Vec<Option<String>>;
 struct Known {
     ids: HashMap<Name, u32>,
     names: Vec<Name>,
+    /// By its text where one dimension makes the groups.
+    of_one: HashMap<String, u32>,
+    /// That of no text; where one dimension only filters, that of all.
+    of_none: Option<u32>,
 }
 
 impl Grouping {
@@ -43,12 +47,12 @@ impl Grouping {
         read.extend(filters.iter().map(|filter| filter.dimension));
         read.sort_unstable();
         read.dedup();
-        Arc::new(Self { by, filters, read, known: Mutex::default() })
+        Arc::new(Self { by, filters, read, known: RwLock::default() })
     }
 
     /// The groups met so far: group `n` is the one at `n - 1`.
     pub fn names(&self) -> Vec<Vec<Option<String>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).names.clone()
+        self.known.read().unwrap_or_else(PoisonError::into_inner).names.clone()
     }
 
     pub(crate) fn dimensions(&self) -> &[usize] {
@@ -65,18 +69,59 @@ impl Grouping {
         self.id(&[])
     }
 
+    /// Whether a value passes the filters on its dimension.
+    fn passes(&self, dimension: usize, value: Option<&str>) -> bool {
+        self.filters.iter().filter(|filter| filter.dimension == dimension).all(|filter| match value {
+            Some(text) => filter.values.iter().any(|wanted| wanted == text) != filter.negate,
+            None => filter.negate,
+        })
+    }
+
+    /// Where one dimension makes the groups and the filters: appends the groups of no text and of each of `texts`.
+    ///
+    /// A chunk's dictionary of thousands of texts is looked up under one lock, and nothing is copied of what is known.
+    fn ids_of_one(&self, texts: &[String], out: &mut Vec<u32>) {
+        let dimension = self.read.first().copied().unwrap_or_default();
+        let grouped = !self.by.is_empty();
+        let values = || std::iter::once(None).chain(texts.iter().map(|text| Some(text.as_str())));
+        let start = out.len();
+        let mut unknown: Vec<usize> = Vec::new();
+        {
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            for (at, value) in values().enumerate() {
+                let id = match value {
+                    _ if !self.passes(dimension, value) => Some(LEFT_OUT),
+                    Some(text) if grouped => known.of_one.get(text).copied(),
+                    _ => known.of_none,
+                };
+                if id.is_none() {
+                    unknown.push(at);
+                }
+                out.push(id.unwrap_or(LEFT_OUT));
+            }
+        }
+        for at in unknown {
+            let value = at.checked_sub(1).and_then(|at| texts.get(at)).map(String::as_str);
+            let id = self.id(&[value]);
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            match value.filter(|_| grouped) {
+                Some(text) => drop(known.of_one.insert(text.to_owned(), id)),
+                None => known.of_none = Some(id),
+            }
+            if let Some(place) = out.get_mut(start + at) {
+                *place = id;
+            }
+        }
+    }
+
     /// The group of the values of `read`.
     fn id(&self, values: &[Option<&str>]) -> u32 {
         let value = |dimension: usize| self.read.binary_search(&dimension).ok().and_then(|at| values.get(at).copied().flatten());
-        let passes = |filter: &DimensionFilter| match value(filter.dimension) {
-            Some(text) => filter.values.iter().any(|wanted| wanted == text) != filter.negate,
-            None => filter.negate,
-        };
-        if !self.filters.iter().all(passes) {
+        if !self.read.iter().all(|dimension| self.passes(*dimension, value(*dimension))) {
             return LEFT_OUT;
         }
         let name: Name = self.by.iter().map(|dimension| value(*dimension).map(str::to_owned)).collect();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(id) = known.ids.get(&name) {
             return *id;
         }
@@ -94,6 +139,8 @@ const UNKNOWN: u32 = u32::MAX;
 /// From the codes of one chunk's rows to their groups.
 #[derive(Default)]
 pub(crate) struct Combiner {
+    /// The group of each code of the only dimension.
+    one: Vec<u32>,
     /// Codes that each dimension may have.
     sizes: Vec<usize>,
     table: Vec<u32>,
@@ -106,12 +153,22 @@ impl Combiner {
     /// Forgets what codes meant: other texts follow.
     pub(crate) fn reset(&mut self) {
         self.sizes.clear();
+        self.one.clear();
     }
 
     /// Appends the groups of `rows` rows; `codes` and `texts` are those of the grouping's dimensions in order.
     pub(crate) fn groups(&mut self, grouping: &Grouping, rows: usize, codes: &[Vec<u32>], texts: &[&[String]], out: &mut Vec<u32>) {
         if grouping.is_whole() {
             out.resize(out.len() + rows, grouping.id(&[]));
+            return;
+        }
+        if let ([codes], [texts]) = (codes, texts) {
+            if self.one.len() != texts.len() + 1 {
+                self.one.clear();
+                grouping.ids_of_one(texts, &mut self.one);
+            }
+            // A code without a text is not handed on by a column.
+            out.extend(codes.iter().take(rows).map(|code| self.one.get(*code as usize).copied().unwrap_or(LEFT_OUT)));
             return;
         }
         // Texts may come while a chunk is read.
@@ -128,22 +185,6 @@ impl Combiner {
                 texts.iter().zip(codes).map(|(texts, code)| texts.get((code as usize).wrapping_sub(1)).map(String::as_str)).collect();
             grouping.id(&values)
         };
-        if let [codes] = codes
-            && !self.table.is_empty()
-        {
-            let table = &mut self.table;
-            out.extend(codes.iter().take(rows).map(|code| match table.get(*code as usize) {
-                Some(id) if *id != UNKNOWN => *id,
-                _ => {
-                    let id = resolve(&mut std::iter::once(*code));
-                    if let Some(place) = table.get_mut(*code as usize) {
-                        *place = id;
-                    }
-                    id
-                }
-            }));
-            return;
-        }
         self.combined.clear();
         self.combined.resize(rows, 0);
         let mut hashed = false;

@@ -51,6 +51,8 @@ pub struct Question {
     pub k: Option<u32>,
     /// Whether users are behind the counts too.
     pub has_user: bool,
+    /// Users are counted, by their links, and devices are behind them; for days, units and windows of the one group.
+    pub by_user: bool,
     pub sizes: Sizes,
 }
 
@@ -102,8 +104,8 @@ impl Slots {
 /// When a file cannot be read.
 pub fn count(view: &ReadView, question: &Question) -> Result<Vec<Slot>, StoreError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let Question { operator, scope, grouping, k, has_user, sizes } = question;
-    let work = Work::new(view, *operator, scope.clone(), Arc::clone(grouping), *k, *sizes)?;
+    let Question { operator, scope, grouping, k, has_user, by_user, sizes } = question;
+    let work = Work::new(view, *operator, scope.clone(), Arc::clone(grouping), *k, *by_user, *sizes)?;
     let (units, known) = work.counting_units(threads);
     let series = scope.months.len();
     let counted = in_threads(threads, &units, |unit, sink: &mut Option<Counting>| {
@@ -117,6 +119,7 @@ pub fn count(view: &ReadView, question: &Question) -> Result<Vec<Slot>, StoreErr
         }
     }
     if let Some(k) = k {
+        // Where users are counted, both change places.
         let devices = people::devices_of(&work, &slots, &mut kept, *k, threads)?;
         let users = if *has_user { Some(people::users_of(&work, &slots, &kept, *k, threads)?) } else { None };
         let mut users = users.map(Vec::into_iter);

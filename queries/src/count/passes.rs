@@ -79,6 +79,20 @@ impl Work<'_> {
         }
     }
 
+    pub(super) fn run_users(&self, sweep: &Sweep<'_>, buckets: Range<u64>, sink: &mut impl Sink) -> Result<(), StoreError> {
+        let mut masks = Vec::new();
+        sweep.run(buckets, |lanes| {
+            for (rows, lane) in lanes.iter().zip(&sweep.lanes) {
+                let mask = |days: &u32| if self.operator == Operator::Units { 1 } else { u64::from(*days) };
+                masks.clear();
+                masks.extend(rows.days.iter().map(mask));
+                let who = |row: usize| (rows.whom(row), masks.get(row).copied().unwrap_or(0));
+                sink.rows(&Masks { series: lane.month, groups: rows.groups, first: &masks, second: &[], who: &who });
+            }
+            Ok(())
+        })
+    }
+
     pub(super) fn run_rolling(&self, sweep: &Sweep<'_>, buckets: Range<u64>, window: u32, sink: &mut impl Sink) -> Result<(), StoreError> {
         let rest = self.operator == Operator::Stickiness(window);
         let (mut next, mut first, mut second) = (Vec::new(), Vec::new(), Vec::new());

@@ -233,26 +233,27 @@ impl Users<'_> {
         let mut reader = Reader::new(self.work.view, Table::Links, &wanted, [piece.clone()]);
         let mut columns = Columns::default();
         let mut hits: Vec<(usize, &Kept)> = Vec::new();
+        let by_user = self.work.by_user;
         loop {
             hits.clear();
             let mut looked = 0;
             let mut look = |devices: &[u128]| {
                 looked = devices.len();
-                hits.extend(devices.iter().enumerate().filter_map(|(row, device)| Some((row, met.row(*device)?))));
-                !hits.is_empty()
+                hits.extend(devices.iter().enumerate().filter(|_| !by_user).filter_map(|(row, device)| Some((row, met.row(*device)?))));
+                by_user || !hits.is_empty()
             };
             let read = reader.read_if(READ_ROWS, &mut columns, &mut look)?;
             if read.is_none() {
                 break;
             }
             // Merged rows have not been looked at, and others are in the places of those that were left out.
-            if looked != columns.rows || self.work.view.has_pending() {
+            let (known, behind) = if by_user { (&columns.users, &columns.devices) } else { (&columns.devices, &columns.users) };
+            if by_user || looked != columns.rows || self.work.view.has_pending() {
                 hits.clear();
-                let found = |(row, device): (usize, &u128)| Some((row, met.row(*device)?));
-                hits.extend(columns.devices.iter().enumerate().filter_map(found));
+                hits.extend(known.iter().enumerate().filter_map(|(row, one)| Some((row, met.row(*one)?))));
             }
             for (at, row) in &hits {
-                let (Some(user), Some(days)) = (columns.users.get(*at), columns.days.get(*at)) else { continue };
+                let (Some(one), Some(days)) = (behind.get(*at), columns.days.get(*at)) else { continue };
                 let Some(slot) = self.slots.at(row.series as usize, row.group) else { continue };
                 let Some(full) = full.get_mut(slot) else { continue };
                 let masks = self.work.bits_of_user(series, row.mark, *days);
@@ -262,7 +263,7 @@ impl Users<'_> {
                 if let Some(crowd) = self.crowds.get(slot) {
                     let mut crowd = crowd.lock().unwrap_or_else(PoisonError::into_inner);
                     for part in 0..2 {
-                        crowd[part].add(masks[part], short(*user), self.k);
+                        crowd[part].add(masks[part], short(*one), self.k);
                         full[part] = crowd[part].full;
                     }
                 }

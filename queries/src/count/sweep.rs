@@ -5,7 +5,7 @@
 
 use ameles_core::Month;
 use ameles_schemas::Table;
-use ameles_store::scan::{Columns, Piece, Reader, Wanted};
+use ameles_store::scan::{Columns, Piece, Reader, Users, Wanted};
 use ameles_store::{ReadView, StoreError};
 
 use super::Sizes;
@@ -13,7 +13,7 @@ use super::sink::Whom;
 
 const BITS_MAX: u32 = 24;
 
-/// One month of one table.
+/// One month of one table; of `links`, its users in the place of devices.
 pub struct Lane {
     pub table: Table,
     /// Its place among the months of the data.
@@ -25,7 +25,7 @@ pub struct Lane {
 impl Lane {
     /// Of a month that has rows.
     pub fn open(view: &ReadView, table: Table, (month, at): (Month, usize), wanted: &Wanted) -> Result<Option<Self>, StoreError> {
-        let pieces = view.pieces(table, month)?;
+        let pieces = if table == Table::Links { view.links_by_user(month).into_iter().collect() } else { view.pieces(table, month)? };
         Ok((!pieces.is_empty()).then(|| Self { table, month: at, pieces, wanted: wanted.clone() }))
     }
 
@@ -61,9 +61,15 @@ impl Rows<'_> {
     }
 }
 
+/// Where a lane's rows come from.
+enum Source<'v> {
+    Rows(Box<Reader<'v>>),
+    Users(Box<Users<'v>>),
+}
+
 /// Reads one lane, bucket by bucket.
 struct Cursor<'v> {
-    reader: Reader<'v>,
+    source: Source<'v>,
     columns: Columns,
     start: usize,
     end: usize,
@@ -89,7 +95,11 @@ impl Cursor<'_> {
             }
             self.columns.discard(self.start);
             self.start = 0;
-            self.done = self.reader.read(self.read_rows, &mut self.columns)?.is_none();
+            let read = match &mut self.source {
+                Source::Rows(rows) => rows.read(self.read_rows, &mut self.columns)?,
+                Source::Users(users) => users.read(self.read_rows, &mut self.columns)?,
+            };
+            self.done = read.is_none();
         }
     }
 
@@ -134,9 +144,12 @@ impl<'v> Sweep<'v> {
             let within =
                 |piece: &&Piece| piece.range().is_none_or(|(least, greatest)| greatest >= low && high.is_none_or(|high| least < high));
             let pieces = lane.pieces.iter().filter(within).cloned();
-            let reader = Reader::in_order(self.view, lane.table, &lane.wanted, pieces)?;
+            let source = match lane.table {
+                Table::Links => Source::Users(Box::new(Users::new(self.view, &lane.wanted, pieces))),
+                table => Source::Rows(Box::new(Reader::in_order(self.view, table, &lane.wanted, pieces)?)),
+            };
             let mut cursor =
-                Cursor { reader, columns: Columns::default(), start: 0, end: 0, done: false, read_rows: self.sizes.bucket_rows * 2 };
+                Cursor { source, columns: Columns::default(), start: 0, end: 0, done: false, read_rows: self.sizes.bucket_rows * 2 };
             if low > 0 {
                 cursor.advance(Some(low))?;
             }

@@ -72,6 +72,8 @@ pub struct Work<'v> {
     pub grouping: Arc<Grouping>,
     /// The smallest group, where it will be asked who is behind the counts.
     pub k: Option<u32>,
+    /// Users are counted, by their links.
+    pub by_user: bool,
     pub sizes: Sizes,
     plan: Plan<'v>,
 }
@@ -83,12 +85,18 @@ impl<'v> Work<'v> {
         scope: Scope,
         grouping: Arc<Grouping>,
         k: Option<u32>,
+        by_user: bool,
         sizes: Sizes,
     ) -> Result<Self, StoreError> {
         let wanted = scope.wanted.clone();
-        let mut work = Self { view, operator, scope, grouping, k, sizes, plan: Plan::Pieces(Vec::new()) };
+        let mut work = Self { view, operator, scope, grouping, k, by_user, sizes, plan: Plan::Pieces(Vec::new()) };
         let last = work.scope.months.len();
+        let table = if by_user { Table::Links } else { Table::Activity };
         work.plan = match operator {
+            Operator::Days | Operator::Units if by_user => {
+                let grouped = Wanted { days: true, grouping: Some(Arc::clone(&work.grouping)), ..Wanted::default() };
+                Plan::Sweep(Sweep::new(view, sizes, work.lanes(table, wanted, &grouped)?))
+            }
             Operator::Days | Operator::Units | Operator::Measure(_) => {
                 let mut pieces = Vec::new();
                 for at in wanted {
@@ -99,8 +107,8 @@ impl<'v> Work<'v> {
             Operator::Rolling(_) | Operator::Stickiness(_) => {
                 let grouped = Wanted { days: true, grouping: Some(Arc::clone(&work.grouping)), ..Wanted::default() };
                 let next = Wanted { days: true, ..Wanted::default() };
-                let mut lanes = work.lanes(Table::Activity, wanted.clone(), &grouped)?;
-                lanes.extend(work.lanes(Table::Activity, wanted.end..(wanted.end + 1).min(last), &next)?);
+                let mut lanes = work.lanes(table, wanted.clone(), &grouped)?;
+                lanes.extend(work.lanes(table, wanted.end..(wanted.end + 1).min(last), &next)?);
                 Plan::Sweep(Sweep::new(view, sizes, lanes))
             }
             Operator::Growth => {
@@ -226,6 +234,7 @@ impl<'v> Work<'v> {
                 None => Ok(()),
             },
             (Plan::Sweep(sweep), Unit::Buckets(buckets)) => match self.operator {
+                Operator::Days | Operator::Units => self.run_users(sweep, buckets.clone(), sink),
                 Operator::Rolling(window) | Operator::Stickiness(window) => self.run_rolling(sweep, buckets.clone(), window, sink),
                 Operator::Growth => self.run_growth(sweep, buckets.clone(), sink),
                 Operator::Retention => self.run_retention(sweep, buckets.clone(), sink),

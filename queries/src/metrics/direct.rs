@@ -49,6 +49,7 @@ impl Job<'_> {
             grouping: Arc::clone(&grouping),
             k: self.k,
             has_user: self.has_user,
+            by_user: self.request.unit == Unit::User,
             sizes: self.sizes,
         };
         let view = Arc::clone(view);
@@ -58,7 +59,12 @@ impl Job<'_> {
 
     fn operator(&self) -> Option<Operator> {
         if self.request.unit == Unit::User {
-            return None;
+            // Attributes are those of the devices, and so, in a window, is who stands behind it.
+            let plain = self.request.by.is_empty() && self.request.filters.is_empty();
+            let windows = matches!(self.metric, Metric::Rolling(_) | Metric::Stickiness);
+            if !plain || (windows && self.k.is_some()) {
+                return None;
+            }
         }
         match &self.metric {
             Metric::Activations => Some(Operator::Activations),

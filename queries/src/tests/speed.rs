@@ -1,6 +1,6 @@
 //! Not run by default: `AMELES_SPEED_WAREHOUSE=DIR cargo test --release -p ameles-queries speed -- --ignored --nocapture`
 //! measures the metrics over a warehouse of the default contract. `AMELES_SPEED_ONLY=mau,dau` chooses some;
-//! `AMELES_SPEED_STATEMENTS=1` measures the statements as well.
+//! `AMELES_SPEED_USERS=1` counts users; `AMELES_SPEED_STATEMENTS=1` measures the statements as well.
 #![allow(clippy::print_stderr)]
 
 use std::sync::Arc;
@@ -38,6 +38,7 @@ fn median(mut seconds: Vec<f64>) -> f64 {
 #[ignore = "needs a warehouse"]
 fn speed_of_the_metrics() {
     let root = std::env::var("AMELES_SPEED_WAREHOUSE").unwrap();
+    let unit = if std::env::var("AMELES_SPEED_USERS").is_ok() { crate::Unit::User } else { crate::Unit::Device };
     let only = std::env::var("AMELES_SPEED_ONLY").unwrap_or_default();
     let by_only = std::env::var("AMELES_SPEED_BY").ok();
     let guards = std::env::var("AMELES_SPEED_K").unwrap_or_else(|_| "1,10".into());
@@ -62,7 +63,7 @@ fn speed_of_the_metrics() {
             for guard in guards.split(',').map(|k| Guard::K(k.parse().unwrap())) {
                 // A month for itself, and all of them.
                 for month_only in [true, false] {
-                    let mut request = MetricRequest::named(name).by(by.clone());
+                    let mut request = MetricRequest { unit, ..MetricRequest::named(name).by(by.clone()) };
                     if month_only {
                         if !matches!(name, "mau" | "dau" | "wakes") {
                             continue;

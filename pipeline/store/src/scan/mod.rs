@@ -15,6 +15,7 @@ mod reader;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod users;
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ pub use self::grouping::{DimensionFilter, Grouping, LEFT_OUT};
 pub(crate) use self::layout::Layout;
 pub use self::pieces::Piece;
 pub use self::reader::Reader;
+pub use self::users::Users;
 
 /// What of each row is read.
 #[derive(Clone, Debug, Default)]

@@ -64,7 +64,7 @@ pub enum QueryError {
     #[error("cannot read the tables")]
     Store(#[from] StoreError),
     /// The statement cannot be planned or run.
-    #[error("{}", .0.strip_backtrace())]
+    #[error("{}", engine_text(.0))]
     Engine(#[from] datafusion::error::DataFusionError),
     /// An answer could not be formed.
     #[error("cannot form the answer")]
@@ -75,6 +75,15 @@ pub enum QueryError {
     /// An answer could not be written.
     #[error("cannot write the answer")]
     Io(#[from] std::io::Error),
+}
+
+/// What the engine says; of memory, what to do.
+fn engine_text(error: &datafusion::error::DataFusionError) -> String {
+    if matches!(error.find_root(), datafusion::error::DataFusionError::ResourcesExhausted(_)) {
+        "the answer takes more memory than a query may have: ask for fewer months, or for fewer dimensions at once".to_owned()
+    } else {
+        error.strip_backtrace()
+    }
 }
 
 impl QueryError {

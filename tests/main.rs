@@ -13,6 +13,7 @@ mod load;
 mod metrics;
 mod readers;
 mod rebuild;
+mod reissue;
 mod server;
 mod support;
 mod tidy;

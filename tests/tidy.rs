@@ -42,7 +42,7 @@ fn edges_point_down() {
         ("pipeline/store", "core schemas"),
         ("pipeline/ingest", "core schemas pseudonym ledger store"),
         ("pipeline/erasure", "core schemas pseudonym ledger store"),
-        ("queries", "core schemas store"),
+        ("queries", "core schemas store ledger"),
         ("queries/reports", "core schemas store queries"),
         ("dashboards", "core schemas pseudonym ledger store ingest erasure queries reports"),
     ];

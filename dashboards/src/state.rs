@@ -7,7 +7,7 @@ use ameles_core::SharedClock;
 use ameles_erasure::Eraser;
 use ameles_ingest::{Collector, KafkaSource};
 use ameles_ledger::{Ledger, Principal};
-use ameles_queries::{Completeness, Guard, KeptAnswers, Metrics, QueryError, SqlLimits};
+use ameles_queries::{Completeness, Guard, Issues, KeptAnswers, Metrics, QueryError, SqlLimits};
 use ameles_schemas::Contract;
 use ameles_store::{ReadView, Warehouse};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -38,6 +38,8 @@ pub struct ServerLimits {
     pub request_s_max: u64,
     /// Answers of metrics that are kept in memory, in bytes.
     pub kept_bytes_max: usize,
+    /// What the answers issued about closed months may take of the ledger, in bytes.
+    pub issued_bytes_max: u64,
     /// The most open dashboard sessions.
     pub sessions_max: usize,
     /// How long a session lasts, in seconds.
@@ -56,6 +58,7 @@ impl Default for ServerLimits {
             query_wait_ms: 5_000,
             request_s_max: 120,
             kept_bytes_max: 64 << 20,
+            issued_bytes_max: 256 << 20,
             sessions_max: 1_000,
             session_s: 12 * 3_600,
         }
@@ -150,7 +153,8 @@ impl ServerState {
     pub(crate) fn metrics(&self, view: Arc<ReadView>) -> Metrics {
         let seconds = self.limits().request_s_max.saturating_sub(5).max(1);
         let limits = SqlLimits { timeout: std::time::Duration::from_secs(seconds), ..SqlLimits::default() };
-        Metrics::new(view, (self.parts.completeness)()).with_limits(limits).with_kept(Arc::clone(&self.kept))
+        let issues = Issues::new(self.ledger().clone(), self.limits().issued_bytes_max);
+        Metrics::new(view, (self.parts.completeness)()).with_limits(limits).with_kept(Arc::clone(&self.kept)).with_issues(issues)
     }
 
     /// Asks the engine; once more on a new view when a file has been purged meanwhile.

@@ -65,6 +65,8 @@ pub struct KeysConfig {
 pub struct PrivacyConfig {
     /// No answer to an analyst rests on fewer devices or users.
     pub k: u32,
+    /// MiB that the answers issued about closed months may take; a question that needs more is refused.
+    pub issued_mb_max: u64,
 }
 
 /// Bounds of ingest.
@@ -146,7 +148,7 @@ impl Default for WarehouseConfig {
 }
 impl Default for PrivacyConfig {
     fn default() -> Self {
-        Self { k: 10 }
+        Self { k: 10, issued_mb_max: 256 }
     }
 }
 impl Default for IngestConfig {
@@ -180,6 +182,8 @@ impl Default for MaintenanceConfig {
 pub const TEMPLATE: &str = include_str!("ameles.toml");
 
 const PREFIX: &str = "AMELES__";
+/// A ledger is copied whole into each backup.
+const ISSUED_MB_MOST: u64 = 65_536;
 
 impl Config {
     /// Reads the file, then lays the environment's keys over it.
@@ -205,6 +209,9 @@ impl Config {
     fn check(&self) -> anyhow::Result<()> {
         if self.privacy.k == 0 {
             bail!("privacy.k is 0; the smallest group is 1 or more (10 unless there is a reason)");
+        }
+        if self.privacy.issued_mb_max == 0 || self.privacy.issued_mb_max > ISSUED_MB_MOST {
+            bail!("privacy.issued_mb_max is {}; give 1 to {ISSUED_MB_MOST}", self.privacy.issued_mb_max);
         }
         if self.warehouse.location.contains("://") && !self.warehouse.location.starts_with("file://") {
             bail!("warehouse.location: this build keeps tables in folders; give a path or file:// URL");
@@ -298,6 +305,7 @@ mod tests {
         for (text, word) in [
             ("[privacy]\nk = 0", "privacy.k"),
             ("[privacy]\nk = \"x\"", "line 2"),
+            ("[privacy]\nissued_mb_max = 0", "privacy.issued_mb_max"),
             ("[keys]\nfile = \"a\"\nenv = \"B\"", "one of"),
             ("[warehouse]\nlocation = \"s3://b\"", "warehouse.location"),
             ("[[report]]\nname = \"monthly-activity\"\nschedule = \"whenever\"", "schedule"),

@@ -7,7 +7,7 @@ use ameles_erasure::{Eraser, FaultPoints, Layout, Settings};
 use ameles_ingest::{EnvParts, IngestEnv};
 use ameles_ledger::{Ledger, LedgerKeys, LedgerOptions};
 use ameles_pseudonym::{KeyEncryptionKey, Keyring};
-use ameles_queries::{Completeness, Guard, Metrics, SqlLimits};
+use ameles_queries::{Completeness, Guard, Issues, Metrics, SqlLimits};
 use ameles_schemas::{Contract, Policy};
 use ameles_store::{ReadView, Warehouse};
 use anyhow::{Context, anyhow, bail};
@@ -113,8 +113,13 @@ impl Environment {
     pub async fn metrics(&self) -> Result<(Arc<ReadView>, Metrics), Failure> {
         let view = ReadView::open(&self.warehouse, self.ledger.suppressions().await?).await?;
         let limits = SqlLimits { timeout: std::time::Duration::from_secs(self.config.server.query_timeout_s), ..SqlLimits::default() };
-        let metrics = Metrics::new(view.clone(), completeness(&*self.clock)).with_limits(limits);
+        let metrics = Metrics::new(view.clone(), completeness(&*self.clock)).with_limits(limits).with_issues(self.issues());
         Ok((view, metrics))
+    }
+
+    /// What was issued about closed months, and what room there is for more.
+    fn issues(&self) -> Arc<Issues> {
+        Issues::new(self.ledger.clone(), self.config.privacy.issued_mb_max << 20)
     }
 
     /// The guard for the local operator: `--k`, or the configuration's.

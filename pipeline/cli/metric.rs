@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use ameles_core::Day;
-use ameles_queries::{Filter, Format, MetricRequest, Unit, format_batches, list_metrics};
+use ameles_queries::{Filter, Format, HELD_BACK, MetricRequest, Unit, format_batches, list_metrics};
 use anyhow::anyhow;
 
 use crate::args::{FormatArg, MetricArgs, UnitArg};
@@ -28,6 +28,9 @@ pub async fn run(home: &Location, args: &MetricArgs) -> Result<ExitCode, Failure
     let guard = environment.guard(args.k)?;
     let (_, metrics) = environment.metrics().await?;
     let answer = metrics.run_metric(&request, guard).await.map_err(Usage::into_failure)?;
+    if let Some(months) = answer.schema_ref().metadata().get(HELD_BACK) {
+        tracing::warn!("{months}: held back until at least k of its devices have gone since answers about it were issued; --k 1 shows it");
+    }
     output::to(args.output.as_deref(), |out| Ok(format_batches(&[answer], args.format.into(), out)?))?;
     Ok(ExitCode::SUCCESS)
 }

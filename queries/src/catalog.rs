@@ -66,7 +66,7 @@ impl Metric {
     }
 
     /// Whether periods can be summed.
-    fn adds_up(&self) -> bool {
+    pub fn adds_up(&self) -> bool {
         matches!(self, Self::Activations | Self::Measure(_))
     }
 

@@ -88,6 +88,8 @@ pub struct Cell {
     pub values: [i64; 2],
     /// Each has to be empty or large enough.
     pub parts: Vec<People>,
+    /// Devices, told apart by what changes with them; see `issued`.
+    pub behind: Vec<i64>,
 }
 
 impl Cell {
@@ -100,6 +102,8 @@ impl Cell {
         for (mine, its) in self.parts.iter_mut().zip(&other.parts) {
             mine.union(its, k);
         }
+        self.behind.resize(self.behind.len().max(other.behind.len()), 0);
+        self.behind.iter_mut().zip(&other.behind).for_each(|(mine, its)| *mine += its);
     }
     /// Whether each set is empty or at least `k`, and not all are empty.
     pub fn is_safe(&self, k: u32) -> bool {

@@ -8,10 +8,11 @@ use arrow::record_batch::RecordBatch;
 
 use crate::catalog::Metric;
 use crate::count::Sizes;
+use crate::issued;
 use crate::kept::Question;
 use crate::metrics::{self, Job, Reading};
 use crate::sql;
-use crate::{Guard, KeptAnswers, MetricRequest, QueryError, TableSource};
+use crate::{Guard, HELD_BACK, Issues, KeptAnswers, MetricRequest, QueryError, TableSource};
 
 /// How far the data can be relied on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,7 @@ pub struct Metrics {
     completeness: Completeness,
     limits: SqlLimits,
     kept: Option<Arc<KeptAnswers>>,
+    issues: Option<Arc<Issues>>,
     /// Metrics by the statements of `queries/` alone.
     by_statements: bool,
     sizes: Sizes,
@@ -54,7 +56,7 @@ pub struct Metrics {
 impl Metrics {
     /// Over a view (an `Arc<ReadView>` will do).
     pub fn new(source: Arc<dyn TableSource>, completeness: Completeness) -> Self {
-        Self { source, completeness, limits: SqlLimits::default(), kept: None, by_statements: false, sizes: Sizes::default() }
+        Self { source, completeness, limits: SqlLimits::default(), kept: None, issues: None, by_statements: false, sizes: Sizes::default() }
     }
     /// With other bounds.
     #[must_use]
@@ -66,6 +68,12 @@ impl Metrics {
     #[must_use]
     pub fn with_kept(mut self, kept: Arc<KeptAnswers>) -> Self {
         self.kept = Some(kept);
+        self
+    }
+    /// Analysts' answers about closed months are those that were issued, until enough devices have changed.
+    #[must_use]
+    pub fn with_issues(mut self, issues: Arc<Issues>) -> Self {
+        self.issues = Some(issues);
         self
     }
     /// With the statements of `queries/` for all metrics, also where the columns could be counted without SQL: slower, and the same answers.
@@ -99,8 +107,20 @@ impl Metrics {
         };
         let (completeness, k) = (self.completeness, guard.k());
         let (has_user, sizes) = (tables.has_user, self.sizes);
-        let job = Job { reading: &reading, request, metric, completeness, coverage, has_user, sizes, k };
-        job.run().await
+        let issues = self.issues.as_ref().zip(k);
+        let job = Job { reading: &reading, request, metric, completeness, coverage, has_user, sizes, k, issuing: issues.is_some() };
+        let mut answer = job.run().await?;
+        if let Some((issues, k)) = issues {
+            answer = issued::issue(&job, issues, k, answer).await?;
+        }
+        answer.rows.retain(|row| job.is_wanted(row.date));
+        let batch = job.metric.shape().batch(&request.by, answer.rows, &answer.groups)?;
+        if answer.held_back.is_empty() {
+            return Ok(batch);
+        }
+        let months = answer.held_back.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let schema = batch.schema().as_ref().clone().with_metadata([(HELD_BACK.to_owned(), months)].into());
+        Ok(batch.with_schema(Arc::new(schema))?)
     }
 
     /// A SELECT over `events`, `activity`, `devices`, `links` and the metrics (at least one batch, for its schema).

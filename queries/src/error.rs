@@ -1,6 +1,7 @@
 //! What can go wrong with a question, with what would be right.
 
 use ameles_core::CalendarError;
+use ameles_ledger::LedgerError;
 use ameles_store::StoreError;
 
 /// A question that has no answer.
@@ -63,6 +64,9 @@ pub enum QueryError {
     /// The tables could not be read.
     #[error("cannot read the tables")]
     Store(#[from] StoreError),
+    /// What was issued about closed months could not be read or kept, or there is no room for more of it.
+    #[error("{}", if matches!(.0, LedgerError::IssuedFull { .. } | LedgerError::Contended) { .0.to_string() } else { "cannot look up what was issued about closed months".to_owned() })]
+    Issued(#[from] LedgerError),
     /// The statement cannot be planned or run.
     #[error("{}", engine_text(.0))]
     Engine(#[from] datafusion::error::DataFusionError),
@@ -105,6 +109,7 @@ impl QueryError {
                         | E::ResourcesExhausted(_)
                 )
             }
+            Self::Issued(error) => matches!(error, LedgerError::IssuedFull { .. } | LedgerError::Contended),
             Self::Store(_) | Self::Arrow(_) | Self::Parquet(_) | Self::Io(_) | Self::QueryFile { .. } => false,
             _ => true,
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ameles_core::{Day, Grain};
 use ameles_ledger::Principal;
-use ameles_queries::{Filter, Format, MetricInfo, MetricRequest, Unit, format_batches, list_metrics};
+use ameles_queries::{Filter, Format, HELD_BACK, MetricInfo, MetricRequest, Unit, format_batches, list_metrics};
 use arrow::record_batch::RecordBatch;
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -39,7 +39,12 @@ pub(crate) async fn run(
     };
     let request = &request;
     let batch = state.ask(|_, metrics| async move { metrics.run_metric(request, guard).await }).await?;
-    answer(vec![batch], format).await
+    let held_back = batch.schema_ref().metadata().get(HELD_BACK).and_then(|months| HeaderValue::from_str(months).ok());
+    let mut response = answer(vec![batch], format).await?;
+    if let Some(months) = held_back {
+        response.headers_mut().insert("ameles-held-back", months);
+    }
+    Ok(response)
 }
 
 fn request(name: String, pairs: &[(String, String)]) -> Result<MetricRequest, ApiError> {
@@ -137,6 +142,7 @@ pub(crate) fn list_detail() -> Value {
 pub(crate) fn detail() -> Value {
     let query = |name: &str, kind: Value, text: &str| json!({ "name": name, "in": "query", "schema": kind, "description": text });
     json!({
+        "description": "A header `ameles-held-back` names closed months that are not told yet: fewer than k of their devices have gone since answers about them were issued.",
         "parameters": [
             { "name": "name", "in": "path", "required": true, "schema": { "type": "string" } },
             query("from", json!({ "type": "string", "format": "date" }), "first date of the answer"),

@@ -84,6 +84,17 @@ pub enum LedgerError {
     /// Erased rows may still stand in the write-ahead log, because another process keeps reading.
     #[error("the ledger's write-ahead log could not be emptied while others read it; the next run tries again")]
     WalBusy,
+    /// No more of what was issued about closed months can be kept.
+    #[error(
+        "what analysts were told about closed months takes more than {mib_max} MiB; raise privacy.issued_mb_max, or ask a question that was asked before"
+    )]
+    IssuedFull {
+        /// The limit.
+        mib_max: u64,
+    },
+    /// Others keep issuing answers.
+    #[error("too many answers about closed months are being issued at once; ask again")]
+    Contended,
     /// No randomness.
     #[error(transparent)]
     Random(#[from] RandomUnavailable),

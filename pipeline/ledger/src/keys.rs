@@ -43,6 +43,8 @@ pub(crate) struct Keys {
     pub(crate) journal_seal: LessSafeKey,
     pub(crate) journal_sign: hmac::Key,
     pub(crate) audit: hmac::Key,
+    pub(crate) issued_seal: LessSafeKey,
+    pub(crate) issued_name: hmac::Key,
     check: [u8; 32],
 }
 
@@ -65,6 +67,8 @@ impl Keys {
             journal_seal: aead(&secrets.journal, "journal seal")?,
             journal_sign: hmac_key(&secrets.journal, "journal sign"),
             audit: hmac_key(&secrets.audit, "audit chain"),
+            issued_seal: aead(&secrets.suppression, "issued seal")?,
+            issued_name: hmac_key(&secrets.suppression, "issued name"),
             check: derive(&[secrets.suppression, secrets.journal, secrets.audit].concat(), "key check"),
         })
     }

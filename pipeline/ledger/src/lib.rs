@@ -12,6 +12,7 @@ mod audit_log;
 mod consent;
 mod consents;
 mod error;
+mod issued;
 mod journal;
 mod keys;
 mod ledger;
@@ -31,6 +32,7 @@ mod tests;
 pub use audit::{AuditFilter, AuditRow, AuditVerdict};
 pub use consent::{ConsentBook, ConsentEvent, ConsentSource, ConsentState, ConsentTerms, ConsentsRecorded};
 pub use error::{JournalError, LedgerError};
+pub use issued::{Issue, Issued, IssuedMonth};
 pub use keys::LedgerKeys;
 pub use ledger::{Ledger, LedgerOptions};
 pub use model::{

@@ -20,6 +20,7 @@ use ameles_store::scan::Grouping;
 use ameles_store::{ReadView, StoreError};
 
 pub use self::people::Crowd;
+pub use self::sink::Spread;
 use self::sink::{Counting, Kept};
 use self::work::Work;
 pub use self::work::{CHURNED_NEXT, MONTHS_MAX, NEW, Operator, RESURRECTED, RETAINED, Scope};
@@ -66,6 +67,8 @@ pub struct Slot {
     pub first: [u64; 64],
     pub second: [u64; 64],
     pub sums: Option<Box<[i64; 32]>>,
+    /// For analysts, of a measure.
+    pub spread: Option<Box<Spread>>,
     /// Who is behind `first` and `second`: devices, then users.
     pub people: Vec<[Crowd; 2]>,
 }
@@ -91,7 +94,7 @@ impl Slots {
         let place = groups.get_mut(group)?;
         if *place == 0 {
             let (first, second) = ([0; 64], [0; 64]);
-            self.list.push(Slot { series, group: group as u32, first, second, sums: None, people: Vec::new() });
+            self.list.push(Slot { series, group: group as u32, first, second, sums: None, spread: None, people: Vec::new() });
             *place = self.list.len() as u32;
         }
         self.list.get_mut(*place as usize - 1)
@@ -144,6 +147,9 @@ fn gather(series: usize, parts: impl Iterator<Item = Counting>) -> (Slots, Vec<K
                 slot.first[0] += counts.units;
                 if let Some(second) = &counts.second {
                     add(&mut slot.second, second.counts());
+                }
+                if let Some(spread) = &counts.spread {
+                    slot.spread.get_or_insert_default().add(spread);
                 }
                 if let Some(sums) = &counts.sums {
                     let mine = slot.sums.get_or_insert_with(|| Box::new([0; 32]));

@@ -3,6 +3,7 @@
 use ameles_store::scan::LEFT_OUT;
 
 use super::tally::{Tally, bits};
+use crate::issued::SPREAD;
 
 /// A device, or where its row lies.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +73,32 @@ pub struct Kept {
     pub mark: Mark,
 }
 
+/// How many devices have which value of a measure, by day: whoever changes, comes or goes changes a day's by two at most.
+#[derive(Clone, Debug, Default)]
+pub struct Spread {
+    pub by_day: [[u32; SPREAD]; 32],
+    /// Devices with any on any day.
+    pub any: u32,
+}
+
+impl Spread {
+    pub fn add(&mut self, other: &Self) {
+        self.by_day.as_flattened_mut().iter_mut().zip(other.by_day.as_flattened()).for_each(|(mine, its)| *mine += its);
+        self.any += other.any;
+    }
+}
+
+/// The place of a value: each small one has its own, larger ones share.
+fn place_of(value: u32) -> usize {
+    match value {
+        0..=12 => value.saturating_sub(1) as usize,
+        13..=20 => 12,
+        21..=40 => 13,
+        41..=100 => 14,
+        _ => SPREAD - 1,
+    }
+}
+
 /// Counts of one group in one series.
 #[derive(Clone, Default)]
 pub struct Counts {
@@ -80,6 +107,7 @@ pub struct Counts {
     /// Rows that count one each.
     pub units: u64,
     pub sums: Option<Box<[i64; 32]>>,
+    pub spread: Option<Box<Spread>>,
     /// Bits for which enough rows have been kept, and how many for the others.
     full: u128,
     kept: Vec<u32>,
@@ -216,11 +244,22 @@ impl Sink for Counting {
     }
 
     fn sums(&mut self, series: usize, group: u32, days: u32, values: &[u32]) {
+        let is_guarded = self.k > 0;
         let groups = self.groups(series, &[group]);
         let Some(place) = groups.get_mut(group as usize).filter(|_| group != LEFT_OUT) else { return };
-        let sums = place.get_or_insert_default().sums.get_or_insert_with(|| Box::new([0; 32]));
+        let counts = place.get_or_insert_default();
+        let sums = counts.sums.get_or_insert_with(|| Box::new([0; 32]));
         for (bit, value) in bits(u64::from(days)).zip(values) {
             sums[bit & 31] += i64::from(*value as i32);
+        }
+        if is_guarded {
+            let spread = counts.spread.get_or_insert_default();
+            let mut any = false;
+            for (bit, value) in bits(u64::from(days)).zip(values).filter(|(_, value)| **value != 0) {
+                spread.by_day[bit & 31][place_of(*value)] += 1;
+                any = true;
+            }
+            spread.any += u32::from(any);
         }
     }
 }

@@ -40,12 +40,14 @@ impl Kind {
 
 type Key = (Month, Kind);
 type Series = BTreeMap<Key, Cell>;
+type Labelled = BTreeMap<Key, BTreeMap<Label, Cell>>;
 
 /// Guards the answer as a whole. One fold for all months: a group stays alone if
 /// its actives reach `k` in each month that has any. Then, row by row, kinds
 /// below `k` are left out, and with them so many others that none follows from
 /// `new + retained + resurrected` of a month = `retained + churned` of the next.
-pub fn guard_growth(cells: &Cells<Key>, groups: &Groups, k: u32) -> BTreeMap<Key, BTreeMap<Label, Cell>> {
+/// Gives what is shown, and all of it by label.
+pub fn guard_growth(cells: &Cells<Key>, groups: &Groups, k: u32) -> (Labelled, Labelled) {
     let labels = labels(cells, groups, k);
     let mut series: BTreeMap<Label, Series> = BTreeMap::new();
     for (key, row) in cells {
@@ -53,8 +55,11 @@ pub fn guard_growth(cells: &Cells<Key>, groups: &Groups, k: u32) -> BTreeMap<Key
             series.entry(label).or_default().insert(*key, cell);
         }
     }
-    let mut guarded: BTreeMap<Key, BTreeMap<Label, Cell>> = BTreeMap::new();
+    let (mut guarded, mut all) = (Labelled::new(), Labelled::new());
     for (label, mut series) in series {
+        for (key, cell) in &series {
+            all.entry(*key).or_default().insert(label, cell.clone());
+        }
         for key in hidden(&series, k) {
             series.remove(&key);
         }
@@ -62,7 +67,7 @@ pub fn guard_growth(cells: &Cells<Key>, groups: &Groups, k: u32) -> BTreeMap<Key
             guarded.entry(key).or_default().insert(label, cell);
         }
     }
-    guarded
+    (guarded, all)
 }
 
 /// The month's actives, by group.

@@ -11,7 +11,7 @@ mod growth;
 mod retention;
 mod running;
 
-pub use fold::{Label, fold};
+pub use fold::{Label, fold, fold_static, relabel};
 pub use growth::{Kind, guard_growth};
 pub use retention::guard_retention;
-pub use running::{guard_rising, guard_running};
+pub use running::{guard_rising, guard_running, running_labels};

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use ameles_core::Day;
 
 use super::fold::{Label, fold_static, relabel};
-use crate::cells::{Cell, Cells, Groups, Row};
+use crate::cells::{Cell, Cells, GroupId, Groups, Row};
 
 /// Running totals from what is added each day: one fold for all days, by what a
 /// group reaches in the end; and a total moves only once what was added rests
 /// on `k`. Days between carry the last total forward; before the first there is
 /// no row.
 pub fn guard_running(added: &Cells<Day>, groups: &Groups, last: Day, k: u32) -> BTreeMap<Day, BTreeMap<Label, Cell>> {
-    let labels = fold_static(&whole(added.values(), k), groups, k);
+    let labels = running_labels(added, groups, k);
     let mut pending: BTreeMap<Label, Cell> = BTreeMap::new();
     let mut totals: BTreeMap<Label, Cell> = BTreeMap::new();
     let mut days = BTreeMap::new();
@@ -55,6 +55,11 @@ pub fn guard_rising(counted: &Cells<Day>, groups: &Groups, k: u32) -> BTreeMap<D
         days.insert(*day, rows);
     }
     days
+}
+
+/// The one fold for all days.
+pub fn running_labels(added: &Cells<Day>, groups: &Groups, k: u32) -> BTreeMap<GroupId, Label> {
+    fold_static(&whole(added.values(), k), groups, k)
 }
 
 fn whole<'a>(rows: impl Iterator<Item = &'a Row>, k: u32) -> Row {

@@ -2,22 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use ameles_core::{Grain, Month};
-use arrow::record_batch::RecordBatch;
+use ameles_core::{Day, Grain, Month};
 
 use super::Job;
 use super::direct::Direct;
-use super::output::{Number, OutRow};
+use super::output::{Answer, Behind, Number, OutRow};
 use crate::QueryError;
 use crate::cells::{Cell, Cells, Columns, Groups, counts, people};
-use crate::guard::{Label, guard_retention};
+use crate::guard::{Label, fold_static, guard_retention, relabel};
 use crate::template;
 
 /// Cohort, and month of activity.
 type Key = (Month, Month);
 
 impl Job<'_> {
-    pub(super) async fn retention(&self) -> Result<RecordBatch, QueryError> {
+    pub(super) async fn retention(&self) -> Result<Answer, QueryError> {
         let months = self.months(self.request.from, self.request.to);
         let mut groups = Groups::default();
         let (active, size) = match self.direct(months).await? {
@@ -25,17 +24,18 @@ impl Job<'_> {
             None => self.by_statements(months, &mut groups).await?,
         };
         let rows = match self.k {
-            None => with_sizes(active, &size),
+            None => with_sizes(&active, &size),
             Some(k) => guard_retention(&active, &size, &groups, k),
         };
-        self.metric.shape().batch(&self.request.by, self.retention_rows(rows), &groups)
+        let behind = self.k.map(|k| behind_cohorts(&active, &size, &groups, k)).unwrap_or_default();
+        Ok(Answer { rows: self.retention_rows(rows), groups, behind, ..Answer::default() })
     }
 
     /// Those active, by cohort and month, and the cohorts.
     fn directly(&self, direct: &Direct, groups: &mut Groups) -> (Cells<Key>, Cells<Month>) {
         let (mut active, mut size): (Cells<Key>, Cells<Month>) = (Cells::new(), Cells::new());
         direct.cohorts(groups, |(cohort, month), group, [devices, lost], parts| {
-            let cell = Cell { values: [devices, 0], parts };
+            let cell = Cell { values: [devices, 0], parts, ..Cell::default() };
             if month == cohort {
                 let everyone = Cell { values: [devices + lost, 0], ..everyone(&cell, self.k.unwrap_or(0)) };
                 size.entry(cohort).or_default().insert(group, everyone);
@@ -63,7 +63,7 @@ impl Job<'_> {
         if let Some(k) = self.k {
             self.read(months, "people", groups, |(cohort, month), group, columns, row| {
                 let behind = columns.others[1..].iter().map(|column| people(column, row, k).into_iter().next().unwrap_or_default());
-                let cell = Cell { values: [0, 0], parts: behind.collect() };
+                let cell = Cell { parts: behind.collect(), ..Cell::default() };
                 if month == cohort {
                     // Everyone in the cohort was active in its month or was not.
                     size.entry(cohort).or_default().entry(group).or_default().add(&everyone(&cell, k), k);
@@ -119,17 +119,39 @@ fn everyone(cell: &Cell, k: u32) -> Cell {
         pair.iter().skip(1).for_each(|part| all.union(part, k));
         all
     });
-    Cell { values: [0, 0], parts: pairs.collect() }
+    Cell { parts: pairs.collect(), ..Cell::default() }
 }
 
-fn with_sizes(active: Cells<Key>, size: &Cells<Month>) -> BTreeMap<Key, BTreeMap<Label, Cell>> {
+/// Each cohort's devices, then those active by offset, whether they are shown or not.
+fn behind_cohorts(active: &Cells<Key>, size: &Cells<Month>, groups: &Groups, k: u32) -> BTreeMap<Day, Behind> {
+    let mut behind: BTreeMap<Day, Behind> = BTreeMap::new();
+    for (cohort, sizes) in size {
+        let labels = fold_static(sizes, groups, k);
+        let of_cohort = &mut behind.entry(cohort.first_day()).or_default().labels;
+        for (label, cell) in relabel(sizes, &labels, k) {
+            of_cohort.insert(label, vec![cell.values[0]]);
+        }
+        for ((_, month), row) in active.range((*cohort, *cohort)..(cohort.plus(1), *cohort)) {
+            let offset = usize::try_from(month.epoch_months() - cohort.epoch_months()).unwrap_or(0);
+            for (label, cell) in relabel(row, &labels, k) {
+                let devices = of_cohort.entry(label).or_default();
+                devices.resize(devices.len().max(offset + 2), 0);
+                devices[offset + 1] = cell.values[0];
+            }
+        }
+    }
+    behind
+}
+
+fn with_sizes(active: &Cells<Key>, size: &Cells<Month>) -> BTreeMap<Key, BTreeMap<Label, Cell>> {
     let mut rows = BTreeMap::new();
     for ((cohort, month), row) in active {
-        let sized = row.into_iter().map(|(group, mut cell)| {
-            cell.values[1] = size.get(&cohort).and_then(|sizes| sizes.get(&group)).map_or(0, |size| size.values[0]);
-            (Label::Group(group), cell)
+        let sized = row.iter().map(|(group, cell)| {
+            let mut cell = cell.clone();
+            cell.values[1] = size.get(cohort).and_then(|sizes| sizes.get(group)).map_or(0, |size| size.values[0]);
+            (Label::Group(*group), cell)
         });
-        rows.insert((cohort, month), sized.collect());
+        rows.insert((*cohort, *month), sized.collect());
     }
     rows
 }

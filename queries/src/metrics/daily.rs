@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use ameles_core::{Day, Grain, Month};
-use arrow::record_batch::RecordBatch;
 
 use super::Job;
-use super::output::{Number, OutRow};
+use super::output::{Answer, Behind, Number, OutRow};
 use crate::catalog::Metric;
-use crate::cells::{Cell, Cells, Columns, Groups, counts, people, truncate};
+use crate::cells::{Cell, Cells, Columns, Groups, Row, counts, people, truncate};
 use crate::guard::{Label, fold, guard_rising};
+use crate::issued::SPREAD;
 use crate::template::{self, QueryFile};
-use crate::{QueryError, Unit};
+use crate::{MetricRequest, QueryError, Unit};
 
 /// Cells of an answer with their groups.
 pub(super) struct Counted {
@@ -20,31 +20,81 @@ pub(super) struct Counted {
 }
 
 impl Job<'_> {
-    pub(super) async fn daily(&self) -> Result<RecordBatch, QueryError> {
-        let grain = if self.metric == Metric::Mau { Grain::Month } else { self.request.grain.unwrap_or_default() };
+    pub(super) async fn daily(&self) -> Result<Answer, QueryError> {
+        let grain = self.grain();
         let Counted { cells, groups } = self.counted(self.months_to_read(grain)).await?;
         let mut cells = truncate(cells, grain, self.k.unwrap_or(0));
+        if self.issuing && self.request.unit == Unit::User {
+            self.add_devices(&mut cells, &groups).await?;
+        }
         let rising = self.split_rising(&mut cells);
-        let mut rows = Vec::new();
-        let mut add = |date: Day, labelled: BTreeMap<Label, Cell>| {
+        let (mut rows, mut behind) = (Vec::new(), BTreeMap::new());
+        let mut add = |date: Day, row: &Row, labelled: BTreeMap<Label, Cell>| {
             if self.is_wanted(date) {
+                if self.issuing {
+                    behind.insert(date, self.behind(row, &labelled));
+                }
                 let complete = self.is_complete(date, grain);
                 let shown = labelled.into_iter().filter(|(_, cell)| cell.values[0] != 0);
                 rows.extend(shown.map(|(label, cell)| OutRow { date, label, text: None, numbers: vec![self.number(&cell)], complete }));
             }
         };
-        for (date, row) in cells {
+        for (date, row) in &cells {
             match self.k {
-                Some(k) => add(date, fold(&row, &groups, k)),
-                None => add(date, row.into_iter().map(|(group, cell)| (Label::Group(group), cell)).collect()),
+                Some(k) => add(*date, row, fold(row, &groups, k)),
+                None => add(*date, row, row.iter().map(|(group, cell)| (Label::Group(*group), cell.clone())).collect()),
             }
         }
         if let Some(k) = self.k {
             for (date, labelled) in guard_rising(&rising, &groups, k) {
-                add(date, labelled);
+                add(date, &rising[&date], labelled);
             }
         }
-        self.metric.shape().batch(&self.request.by, rows, &groups)
+        Ok(Answer { rows, groups, behind, ..Answer::default() })
+    }
+
+    /// The devices behind each label, and behind all that no label shows.
+    fn behind(&self, row: &Row, labelled: &BTreeMap<Label, Cell>) -> Behind {
+        let labels: BTreeMap<Label, Vec<i64>> = labelled.iter().map(|(label, cell)| (*label, self.devices(cell))).collect();
+        let mut hidden: Vec<i64> = Vec::new();
+        for devices in row.values().map(|cell| self.devices(cell)) {
+            hidden.resize(hidden.len().max(devices.len()), 0);
+            hidden.iter_mut().zip(devices).for_each(|(hidden, devices)| *hidden += devices);
+        }
+        for devices in labels.values() {
+            hidden.iter_mut().zip(devices).for_each(|(hidden, devices)| *hidden -= devices);
+        }
+        Behind { labels, hidden }
+    }
+
+    fn devices(&self, cell: &Cell) -> Vec<i64> {
+        let mut devices = match self.metric {
+            Metric::Measure(_) => Vec::new(),
+            Metric::Stickiness => cell.values.to_vec(),
+            _ => vec![cell.values[0]],
+        };
+        devices.extend(&cell.behind);
+        // Who has any in the month counts once in the month's row alone.
+        if matches!(self.metric, Metric::Measure(_)) && self.grain() != Grain::Month {
+            devices.truncate(SPREAD);
+        }
+        devices
+    }
+
+    /// Puts the number of devices behind each number of users.
+    async fn add_devices(&self, cells: &mut Cells<Day>, groups: &Groups) -> Result<(), QueryError> {
+        let request = MetricRequest { unit: Unit::Device, ..self.request.clone() };
+        let job = Job { request: &request, metric: self.metric.clone(), k: None, issuing: false, ..*self };
+        let Counted { cells: devices, groups: mut names } = job.counted(job.months_to_read(job.grain())).await?;
+        let parts = if self.metric == Metric::Stickiness { 2 } else { 1 };
+        for (date, row) in cells {
+            for (group, cell) in row {
+                let of_group = names.id(groups.name(*group).to_vec());
+                let values = devices.get(date).and_then(|row| row.get(&of_group)).map(|cell| cell.values).unwrap_or_default();
+                cell.behind = values[..parts].to_vec();
+            }
+        }
+        Ok(())
     }
 
     /// Takes out the days whose window still reaches before the data, whose

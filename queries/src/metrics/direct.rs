@@ -99,6 +99,16 @@ impl Direct {
         slot.people.iter().flat_map(|crowds| crowds.iter().take(parts)).map(|crowd| of(crowd.by_bit.get(bit))).collect()
     }
 
+    /// How many devices have which value of a measure on the day; with the first day that has any, how many have any in the month.
+    fn spread(&self, slot: &Slot, bit: usize) -> Vec<i64> {
+        let Some(spread) = slot.spread.as_ref().filter(|_| matches!(self.operator, Operator::Measure(_))) else { return Vec::new() };
+        let mut devices: Vec<i64> =
+            spread.by_day.get(bit).map(|day| day.iter().map(|devices| i64::from(*devices)).collect()).unwrap_or_default();
+        let is_first = slot.sums.as_ref().is_some_and(|sums| sums.iter().take(bit).all(|sum| *sum == 0));
+        devices.push(if is_first { i64::from(spread.any) } else { 0 });
+        devices
+    }
+
     /// Cells by day, up to the last one.
     pub(super) fn counted(&self, last: Day) -> Counted {
         let (mut cells, mut groups): (Cells<Day>, Groups) = Default::default();
@@ -113,7 +123,7 @@ impl Direct {
                 };
                 let day = first.plus(bit as i32);
                 if values != [0, 0] && day <= last {
-                    let cell = Cell { values, parts: self.people(slot, bit) };
+                    let cell = Cell { values, parts: self.people(slot, bit), behind: self.spread(slot, bit) };
                     cells.entry(day).or_default().entry(group).or_default().add(&cell, self.k);
                 }
             }
@@ -136,7 +146,8 @@ impl Direct {
                 let bit = mask.trailing_zeros() as usize;
                 let count = slot.first[bit];
                 if count > 0 {
-                    let cell = Cell { values: [i64::try_from(count).unwrap_or(i64::MAX), 0], parts: self.people(slot, bit) };
+                    let values = [i64::try_from(count).unwrap_or(i64::MAX), 0];
+                    let cell = Cell { values, parts: self.people(slot, bit), ..Cell::default() };
                     cells.entry((month, kind)).or_default().insert(group, cell);
                 }
             }

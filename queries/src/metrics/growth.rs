@@ -1,17 +1,21 @@
 //! Growth: each month's devices by what happened to them.
 
-use ameles_core::{Grain, Month};
-use arrow::record_batch::RecordBatch;
+use std::collections::BTreeMap;
+
+use ameles_core::{Day, Grain, Month};
 
 use super::Job;
-use super::output::{Number, OutRow};
+use super::output::{Answer, Behind, Number, OutRow};
 use crate::QueryError;
 use crate::cells::{Cells, Columns, Groups, counts, people};
 use crate::guard::{Kind, Label, guard_growth};
 use crate::template;
 
+/// The order in which [`Proof::Growth`](crate::issued) has them.
+const KINDS: [Kind; 4] = [Kind::New, Kind::Retained, Kind::Resurrected, Kind::Churned];
+
 impl Job<'_> {
-    pub(super) async fn growth(&self) -> Result<RecordBatch, QueryError> {
+    pub(super) async fn growth(&self) -> Result<Answer, QueryError> {
         let months = self.months(self.request.from, self.request.to);
         let mut groups = Groups::default();
         let mut cells: Cells<(Month, Kind)> = Cells::new();
@@ -42,8 +46,20 @@ impl Job<'_> {
                 }
             }
         }
+        let mut behind: BTreeMap<Day, Behind> = BTreeMap::new();
         let rows = match self.k {
-            Some(k) => guard_growth(&cells, &groups, k),
+            Some(k) => {
+                let (rows, all) = guard_growth(&cells, &groups, k);
+                for ((month, kind), labelled) in all {
+                    for (label, cell) in labelled {
+                        let devices = behind.entry(month.first_day()).or_default().labels.entry(label).or_default();
+                        devices.resize(KINDS.len(), 0);
+                        let place = KINDS.iter().position(|other| *other == kind);
+                        place.and_then(|at| devices.get_mut(at)).into_iter().for_each(|devices| *devices = cell.values[0]);
+                    }
+                }
+                rows
+            }
             None => cells
                 .into_iter()
                 .map(|(key, row)| (key, row.into_iter().map(|(group, cell)| (Label::Group(group), cell)).collect()))
@@ -57,6 +73,6 @@ impl Job<'_> {
                 out.push(OutRow { date, label, text: Some(kind.as_str()), numbers: vec![Number::Count(cell.values[0])], complete });
             }
         }
-        self.metric.shape().batch(&self.request.by, out, &groups)
+        Ok(Answer { rows: out, groups, behind, ..Answer::default() })
     }
 }

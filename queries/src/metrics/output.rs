@@ -1,8 +1,9 @@
 //! Sorted rows as Arrow columns.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ameles_core::Day;
+use ameles_core::{Day, Month};
 use arrow::array::{ArrayRef, BooleanArray, Date32Array, Float64Array, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
@@ -31,6 +32,25 @@ pub struct OutRow {
     /// In the order of the answer's columns.
     pub numbers: Vec<Number>,
     pub complete: bool,
+}
+
+/// An answer before it is columns.
+#[derive(Debug, Default)]
+pub struct Answer {
+    pub rows: Vec<OutRow>,
+    pub groups: Groups,
+    /// The devices behind the rows, for analysts.
+    pub behind: BTreeMap<Day, Behind>,
+    /// Months about which something is not told yet.
+    pub held_back: BTreeSet<Month>,
+}
+
+/// The devices behind a date's rows, as the metric's `Proof` has them.
+#[derive(Clone, Debug, Default)]
+pub struct Behind {
+    pub labels: BTreeMap<Label, Vec<i64>>,
+    /// Those that no row shows.
+    pub hidden: Vec<i64>,
 }
 
 /// Which columns an answer has.

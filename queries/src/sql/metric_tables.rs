@@ -3,6 +3,7 @@
 //!
 //! Their answers are guarded before a statement sees them.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ameles_schemas::TableSchemas;
@@ -50,7 +51,10 @@ pub async fn plan(engine: &Metrics, context: &SessionContext, sql: &str, k: Opti
 }
 
 fn table(answer: &RecordBatch) -> Result<Arc<dyn TableProvider>> {
-    Ok(Arc::new(MemTable::try_new(answer.schema(), vec![vec![answer.clone()]])?))
+    // The plan was made without an answer's metadata.
+    let schema = Arc::new(answer.schema().as_ref().clone().with_metadata(HashMap::new()));
+    let answer = answer.clone().with_schema(Arc::clone(&schema))?;
+    Ok(Arc::new(MemTable::try_new(schema, vec![vec![answer]])?))
 }
 
 #[derive(Debug)]

@@ -3,13 +3,13 @@
 
 mod differential;
 mod direct;
-mod fleet;
+pub mod fleet;
 mod goldens;
 mod privacy;
-mod reference;
+pub mod reference;
 mod speed;
 mod sql;
-mod warehouse;
+pub mod warehouse;
 
 use std::sync::Arc;
 

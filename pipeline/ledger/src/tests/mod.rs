@@ -4,6 +4,7 @@
 mod audit;
 mod consents;
 mod files;
+mod issued;
 mod journal;
 mod kill;
 mod requests;

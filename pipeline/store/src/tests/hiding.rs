@@ -1,10 +1,13 @@
 //! Where an erased subject could hide in the tables, or come back from.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use ameles_core::{SharedClock, Subject, SystemClock};
+use ameles_core::{SharedClock, Subject, SuppressionSet, SuppressionSource, SuppressionUnavailable, SystemClock};
 use ameles_schemas::Table;
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use super::support::*;
 use crate::rewrite::Scope;
@@ -85,5 +88,48 @@ async fn a_merge_that_an_erasure_has_overtaken_is_refused() {
     let stay: Vec<Event> = all.iter().filter(|event| event.device != 4).copied().collect();
     let landed = maintainer.replace(&before, Table::Events, july, &inputs, &late, Scope::Runs).await;
     assert!(matches!(landed, Err(StoreError::FilesReplaced { .. })), "{landed:?}");
+    world.check(july, &stay).await;
+}
+
+/// A batch that stalls between its last look at the suppressions, which names nobody yet, and its commit.
+#[derive(Default)]
+struct Stalling {
+    looks: AtomicU32,
+    reached: Notify,
+    erased: Notify,
+}
+
+impl SuppressionSource for Stalling {
+    fn current(&self) -> Pin<Box<dyn Future<Output = Result<Arc<SuppressionSet>, SuppressionUnavailable>> + Send + '_>> {
+        Box::pin(async move {
+            if self.looks.fetch_add(1, Ordering::SeqCst) == 1 {
+                self.reached.notify_one();
+                // Long enough for an erasure that waits for nobody; one that waits goes on once the batch is in.
+                let _it_waits = tokio::time::timeout(std::time::Duration::from_millis(400), self.erased.notified()).await;
+            }
+            Ok(Arc::default())
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erasure_waits_for_a_batch_that_has_looked_and_not_committed() {
+    let world = World::new().await;
+    let july = month("2018-07");
+    let all = events(10, 200, 1);
+    let mut lease = world.lease().await;
+    world.append(&mut lease, july, &all[..100]).await.unwrap();
+    let maintainer = world.maintainer().await;
+    let stalling = Stalling::default();
+    let spec = Rewrite { suppressed: Arc::new(suppress(1, &[4], &[])), closed: false };
+    let rest = Append { events: vec![(july, batch(&tables(), july, &all[100..]))], ..Append::default() };
+    let erasing = async {
+        stalling.reached.notified().await;
+        maintainer.rewrite_month(july, &spec, &|_| {}).await.unwrap();
+        stalling.erased.notify_one();
+    };
+    let (appended, ()) = tokio::join!(lease.append(rest, &stalling), erasing);
+    assert_eq!(appended.unwrap().rows, 100);
+    let stay: Vec<Event> = all.iter().filter(|event| event.device != 4).copied().collect();
     world.check(july, &stay).await;
 }

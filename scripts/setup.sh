@@ -14,7 +14,7 @@ if ! command -v chromedriver >/dev/null; then
     as_root apt-get install -y -qq chromium chromium-driver >/dev/null
 fi
 
-if ! "$tools/python/bin/python" -c 'import duckdb, deltalake, pyarrow' 2>/dev/null; then
+if ! "$tools/python/bin/python" -c 'import duckdb, deltalake, polars, pyarrow' 2>/dev/null; then
     echo "setup: installing the Python clients"
     python3 -m venv "$tools/python"
     "$tools/python/bin/pip" install --quiet --requirement tests/requirements.txt

@@ -117,6 +117,28 @@ fn an_identifier_in_other_case_or_with_spaces_is_still_a_request_that_finds_noth
 }
 
 #[test]
+fn an_identifier_in_other_case_is_the_subject_where_the_contract_folds_case() {
+    let outer = tempfile::tempdir().unwrap();
+    let contract = outer.path().join("shop.json");
+    std::fs::write(&contract, crate::metrics::SHOP.replace("\"domain\": \"device\"", "\"domain\": \"device\", \"fold_case\": true"))
+        .unwrap();
+    let home = Home::with(&["--contract", contract.to_str().unwrap()]);
+    let at = |user: &str, day: u32| {
+        format!(
+            "{{\"user\":\"{user}\",\"session\":\"s\",\"event\":\"view\",\"timestamp\":\"2024-01-0{day}T10:00:00Z\",\"platform\":\"web\"}}\n"
+        )
+    };
+    home.ingest(&home.file("a.ndjson", at("Jane.Doe@Example.org", 1) + &at("jane.doe@example.org", 2) + &at("john@example.org", 3)));
+    assert_eq!(home.metric_rows(&["mau"])[0][1], "2");
+    home.ok_with(&["erase", "submit", "--device", "-"], "  JANE.DOE@example.ORG\t\n");
+    home.ok(&["erase", "run"]);
+    let events = || home.ok(&["sql", "SELECT count(*) FROM events", "--k", "1", "--format", "csv"]).lines().nth(1).unwrap().to_owned();
+    assert_eq!(events(), "1");
+    assert_eq!(home.ingest(&home.file("b.ndjson", at("jane.DOE@example.org", 4)))["rejected"]["suppressed"], 1);
+    assert_eq!(events(), "1");
+}
+
+#[test]
 fn only_a_later_explicit_grant_lifts_a_suppression() {
     let home = Home::new();
     let at = |id: u64, day: u32| event(id, "800000000001", None, "wake", &format!("2018-07-{day:02}T10:00:00Z"));
@@ -150,6 +172,34 @@ fn a_restored_ledger_learns_from_the_journal() {
         home.file("again.ndjson", "\n".to_owned() + &std::fs::read_to_string(&path).unwrap().replace("\"props\"", "\"x\":1,\"props\""));
     let summary = home.ingest(&again);
     assert!(summary["rejected"]["suppressed"].as_u64().unwrap() > 0, "{summary}");
+}
+
+/// The warehouse of the backup has the subject, and its ledger knows of no request.
+#[test]
+fn a_restored_home_is_erased_again() {
+    let home = Home::new();
+    let path = simulated(&home, "fleet.ndjson", 60, &["--days", "20"]);
+    home.ingest(&path);
+    let (all, device) = (home.metric_rows(&["dau"]), first_device(&path));
+    let backup = home.folder.path().join("backup");
+    copy(&home.path(), &backup);
+    home.ok_with(&["erase", "submit", "--device", "-"], &device);
+    home.ok(&["erase", "run"]);
+    let erased = home.metric_rows(&["dau"]);
+    assert_ne!(all, erased);
+    std::fs::remove_dir_all(home.path()).unwrap();
+    copy(&backup, &home.path());
+    std::fs::remove_dir_all(&backup).unwrap();
+    let verify = || home.run_with(&["erase", "verify", "--device", "-", "--json"], &device);
+    assert_eq!(verify().status.code(), Some(1), "the backup holds the device");
+    home.serve().stop(); // replays
+    assert_eq!(home.metric_rows(&["dau"]), erased, "hidden at once");
+    let requests = home.json(&["erase", "list"]);
+    assert_eq!(requests["requests"][0]["state"], "in_progress", "{requests}");
+    home.ok(&["erase", "run"]);
+    let verified = verify();
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+    assert_eq!(home.metric_rows(&["dau"]), erased);
 }
 
 fn copy_ledger(from: &Path, to: &Path) {

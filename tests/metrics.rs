@@ -17,7 +17,7 @@ fn every_metric_equals_duckdb_over_the_raw_lines() {
     script(&python, "compare_metrics.py", &[AMELES, home.path().to_str().unwrap(), &lines]);
 }
 
-const SHOP: &str = r#"{
+pub const SHOP: &str = r#"{
   "$schema": "https://json-schema.org/draft/2020-12/schema",
   "title": "Clicks of a shop", "x-contract": {"name": "clicks", "version": 1},
   "x-legal-basis": "legitimate interest, article 6(1)(f), in how the shop is used",

@@ -149,6 +149,7 @@ impl From<ReportError> for ApiError {
         match error {
             ReportError::UnknownReport(_) | ReportError::NoData { .. } => Self::NotFound(error.to_string()),
             ReportError::Query(error) => error.into(),
+            ReportError::Superseded => Self::Busy(error.to_string()),
             error => Self::internal(error),
         }
     }

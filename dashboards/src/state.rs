@@ -215,6 +215,6 @@ impl Vanishing for QueryError {
 
 impl Vanishing for ameles_reports::ReportError {
     fn is_vanished(&self) -> bool {
-        self.is_vanished_file()
+        self.is_outdated()
     }
 }

@@ -19,6 +19,7 @@ mod kafka_config;
 mod maintenance;
 mod metric;
 mod output;
+mod panics;
 mod rebuild;
 mod report;
 mod serve;
@@ -76,12 +77,13 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     }
 }
 
-/// No core dumps and no debugger: memory holds raw identifiers for an instant, and keys.
+/// No core dumps, no debugger and no panic with its message: memory holds raw identifiers for an instant, and keys.
 fn harden() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     // Where the platform refuses, the process is no worse off than without the call.
     let _refused = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _refused = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    panics::withhold_messages();
 }
 
 fn start_logging(cli: &Cli) {

@@ -15,6 +15,8 @@ use crate::home::Location;
 use crate::output;
 
 const RUNS_LISTED_MAX: u32 = 1_000;
+/// How often a report is begun anew because subjects were suppressed, or files replaced, while it was made.
+const ATTEMPTS_MAX: u32 = 5;
 
 /// Writes a report, or lists the runs.
 pub async fn run(home: &Location, args: &ReportArgs) -> Result<ExitCode, Failure> {
@@ -55,7 +57,6 @@ pub async fn run_recorded(
 }
 
 async fn write(environment: &Environment, name: &str, month: Month, k: Option<u32>, folder: &Path) -> Result<Manifest, Failure> {
-    let (view, _) = environment.metrics().await?;
     let spec = ReportSpec {
         name: name.to_owned(),
         month,
@@ -64,7 +65,15 @@ async fn write(environment: &Environment, name: &str, month: Month, k: Option<u3
         policy: environment.policy_version.clone(),
         completeness: completeness(&*environment.clock),
     };
-    ameles_reports::run(view, spec, folder).await.map_err(Usage::into_failure)
+    for _ in 1..ATTEMPTS_MAX {
+        let (view, _) = environment.metrics().await?;
+        match ameles_reports::run(view, &environment.ledger, spec.clone(), folder).await {
+            Err(error) if error.is_outdated() => {}
+            outcome => return outcome.map_err(Usage::into_failure),
+        }
+    }
+    let (view, _) = environment.metrics().await?;
+    ameles_reports::run(view, &environment.ledger, spec, folder).await.map_err(Usage::into_failure)
 }
 
 async fn record(

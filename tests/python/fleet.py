@@ -1,6 +1,6 @@
 """A fleet made by DuckDB alone: a generator that shares nothing with `ameles simulate`.
 
-    python fleet.py OUT_DIR --devices 2000 --files 2 [--seed 7]
+    python fleet.py OUT_DIR --devices 2000 --files 2 [--seed 7] [--first 2018-07-01]
 
 Devices change country and firmware inside a month, are shared by users, send
 events again, late and without valid consent, activate twice or never.
@@ -37,7 +37,7 @@ WHERE day >= born AND day < born + lives AND (day = born OR dice([i, day], 13, 1
 
 CREATE TABLE sent AS
 SELECT a.*, n,
-       (TIMESTAMP '2018-07-01' + to_days(day::INTEGER) + to_milliseconds((dice([i, day, n], 14, 86400000))::BIGINT)) AS ts,
+       (TIMESTAMP '$first' + to_days(day::INTEGER) + to_milliseconds((dice([i, day, n], 14, 86400000))::BIGINT)) AS ts,
        CASE WHEN day = born AND n = 0 AND activates >= 8 THEN 'activate'
             WHEN activates BETWEEN 8 AND 13 AND n = 1 AND dice([i, day], 15, 10) = 0 THEN 'activate'
             ELSE ['wake', 'wake', 'wake', 'heartbeat', 'control'][1 + dice([i, day, n], 16, 5)] END AS type,
@@ -67,13 +67,13 @@ INSERT INTO line SELECT arrives + to_minutes((luck * 5)::INTEGER), event, luck, 
 """
 
 
-def write(out: pathlib.Path, devices: int, files: int, seed: int) -> int:
+def write(out: pathlib.Path, devices: int, files: int, seed: int, first: str) -> int:
     """Writes the events in order of arrival and returns their number."""
     out.mkdir(parents=True, exist_ok=True)
     db = duckdb.connect()
     for statement in EVENTS_SQL.split(";\n"):
         if statement.strip():
-            db.execute(statement.replace("$seed", str(seed)).replace("$devices", str(devices)))
+            db.execute(statement.replace("$seed", str(seed)).replace("$devices", str(devices)).replace("$first", first))
     total = db.execute("SELECT count(*) FROM line").fetchone()[0]
     db.execute("CREATE TABLE ordered AS SELECT row_number() OVER (ORDER BY arrives, i, day, n) AS place, event FROM line")
     for part in range(files):
@@ -91,5 +91,6 @@ if __name__ == "__main__":
     parser.add_argument("--devices", type=int, default=2000)
     parser.add_argument("--files", type=int, default=2)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--first", default="2018-07-01", help="the first of its 92 days")
     arguments = parser.parse_args()
-    print(write(arguments.out, arguments.devices, arguments.files, arguments.seed), "lines")
+    print(write(arguments.out, arguments.devices, arguments.files, arguments.seed, arguments.first), "lines")

@@ -7,7 +7,7 @@ DIMENSIONS = ["product", "model", "partner", "country", "firmware"]
 COLUMNS = (
     "{event_id: 'VARCHAR', device_id: 'VARCHAR', user_id: 'VARCHAR', type: 'VARCHAR', ts: 'TIMESTAMP', product: 'VARCHAR', "
     "model: 'VARCHAR', partner: 'VARCHAR', country: 'VARCHAR', firmware: 'VARCHAR', "
-    "consent: 'STRUCT(policy VARCHAR, purposes VARCHAR[])'}"
+    "consent: 'STRUCT(policy VARCHAR, purposes VARCHAR[])', props: 'STRUCT(latency_ms BIGINT, room VARCHAR)'}"
 )
 
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ameles_core::SuppressionUnavailable;
 use ameles_queries::QueryError;
 use ameles_store::StoreError;
 
@@ -40,6 +41,12 @@ pub enum ReportError {
         #[source]
         cause: std::io::Error,
     },
+    /// The suppressions have changed since the report's view was opened, and it may count somebody who has asked to be erased.
+    #[error("what is suppressed has changed while the report was made; run it again")]
+    Superseded,
+    /// What is suppressed could not be read.
+    #[error(transparent)]
+    Suppressions(#[from] SuppressionUnavailable),
     /// polars and the metric engine count differently: a defect of ours, and no report.
     #[error("the table {table} differs between polars and the metric engine at {place}; please report this")]
     Disagree {
@@ -90,9 +97,10 @@ pub enum ReportError {
 }
 
 impl ReportError {
-    /// Whether a file has gone since the snapshot, so that running again on a new view helps.
-    pub fn is_vanished_file(&self) -> bool {
+    /// Whether a file has gone since the snapshot, or the suppressions have changed, so that running again on a new view helps.
+    pub fn is_outdated(&self) -> bool {
         match self {
+            Self::Superseded => true,
             Self::Query(error) => error.is_vanished_file(),
             Self::Store(error) => error.is_vanished_file(),
             Self::Read { cause, .. } => cause.kind() == std::io::ErrorKind::NotFound,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use ameles_core::{Day, Grain, Month};
+use ameles_core::{Day, Grain, Month, SuppressionSource};
 use ameles_queries::{Completeness, Guard, MetricRequest, Metrics};
 use ameles_schemas::Table;
 use ameles_store::ReadView;
@@ -77,10 +77,13 @@ pub(crate) struct Content {
 /// The numbers are polars', from the Parquet of the view's snapshot; the metric engine's guarded answers decide what
 /// is shown. Running totals (installed base, measures to date), rolling windows and the measures' days are the engine's.
 ///
+/// `suppressions` are read again just before the report is put in its place: one that counts somebody who has asked to be
+/// erased meanwhile is never published.
+///
 /// # Errors
 /// When there is no such report, no data in its month, or something cannot be read or written; when the two engines'
-/// counts differ.
-pub async fn run(view: Arc<ReadView>, spec: ReportSpec, out: &Path) -> Result<Manifest, ReportError> {
+/// counts differ. See [`ReportError::is_outdated`] for what running again on a new view cures.
+pub async fn run(view: Arc<ReadView>, suppressions: &dyn SuppressionSource, spec: ReportSpec, out: &Path) -> Result<Manifest, ReportError> {
     if spec.name != MONTHLY_ACTIVITY {
         return Err(ReportError::UnknownReport(spec.name));
     }
@@ -116,8 +119,13 @@ pub async fn run(view: Arc<ReadView>, spec: ReportSpec, out: &Path) -> Result<Ma
     let tables = view.tables().tables().into_iter().map(|table| (table.as_str().to_owned(), view.snapshot().version(table))).collect();
     let suppression_sequence = view.suppression_sequence();
     let content = Content { spec, figures, breakdowns, tables };
+    let (manifest, files) = tokio::task::spawn_blocking(move || render(&content, suppression_sequence)).await??;
+    if suppressions.current().await?.sequence() != suppression_sequence {
+        return Err(ReportError::Superseded);
+    }
     let out = out.to_path_buf();
-    tokio::task::spawn_blocking(move || write(&content, suppression_sequence, &out)).await?
+    tokio::task::spawn_blocking(move || publish(&out, &files)).await??;
+    Ok(manifest)
 }
 
 /// The watermark only as far as it matters to the month: a report run a day later on the same versions is the same.
@@ -155,7 +163,8 @@ async fn breakdown(
     Ok(BreakdownTable { dimension: dimension.to_owned(), columns })
 }
 
-fn write(content: &Content, suppression_sequence: u64, out: &Path) -> Result<Manifest, ReportError> {
+/// The manifest, and all files by name, itself included.
+fn render(content: &Content, suppression_sequence: u64) -> Result<(Manifest, Vec<(String, Vec<u8>)>), ReportError> {
     let mut files = sheets::all(content)?;
     files.insert(0, ("report.html".to_owned(), page::render(content).into_bytes()));
     let manifest = Manifest {
@@ -173,6 +182,5 @@ fn write(content: &Content, suppression_sequence: u64, out: &Path) -> Result<Man
     let mut text = serde_json::to_vec_pretty(&manifest)?;
     text.push(b'\n');
     files.push((MANIFEST.to_owned(), text));
-    publish(out, &files)?;
-    Ok(manifest)
+    Ok((manifest, files))
 }

@@ -145,7 +145,7 @@ async fn view(warehouse: &Warehouse, erased: &[u32]) -> Arc<ReadView> {
         pending: true,
         lifted_from: None,
     });
-    ReadView::open(warehouse, Arc::new(SuppressionSet::new(1, entries))).await.unwrap()
+    ReadView::open(warehouse, Arc::new(SuppressionSet::new(u64::from(!erased.is_empty()), entries))).await.unwrap()
 }
 
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -254,13 +254,42 @@ async fn a_pending_erasure_is_counted_nowhere() {
     assert_same(&computed(&view(&warehouse, &[5, 17, 60]).await).await, &by_hand(&rest));
 }
 
+/// Suppresses somebody at each look anew: a request that comes in while the report is made.
+struct Arriving;
+
+impl SuppressionSource for Arriving {
+    fn current(&self) -> std::pin::Pin<Box<dyn Future<Output = Result<Arc<SuppressionSet>, SuppressionUnavailable>> + Send + '_>> {
+        let entry = SuppressionEntry {
+            subject: SuppressedSubject::Device(ameles_core::DeviceId::from_bytes(key(5))),
+            received: "2018-11-01T00:00:00Z".parse().unwrap(),
+            pending: true,
+            lifted_from: None,
+        };
+        Box::pin(async move { Ok(Arc::new(SuppressionSet::new(1, [entry]))) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_counts_who_was_suppressed_meanwhile_is_not_published() {
+    let home = tempfile::tempdir().unwrap();
+    let warehouse = warehouse(&home.path().join("warehouse"), &fleet(), &["2018-07", "2018-08"]).await;
+    let out = home.path().join("out");
+    let error = run(view(&warehouse, &[]).await, &Arriving, spec(10), &out).await.unwrap_err();
+    assert!(matches!(error, ReportError::Superseded) && error.is_outdated(), "{error}");
+    assert!(!out.exists());
+    // On a view that knows of the request it is, without the subject.
+    let manifest = run(view(&warehouse, &[5]).await, &Arriving, spec(10), &out).await.unwrap();
+    assert_eq!(manifest.suppression_sequence, 1);
+    assert!(out.join(MANIFEST).exists());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_versions_give_the_same_bytes_and_the_manifest_holds() {
     let home = tempfile::tempdir().unwrap();
     let warehouse = warehouse(&home.path().join("warehouse"), &fleet(), &["2018-07", "2018-08"]).await;
     let (one, two) = (home.path().join("one"), home.path().join("two"));
-    let manifest = run(view(&warehouse, &[]).await, spec(10), &one).await.unwrap();
-    run(view(&warehouse, &[]).await, spec(10), &two).await.unwrap();
+    let manifest = run(view(&warehouse, &[]).await, &Nobody, spec(10), &one).await.unwrap();
+    run(view(&warehouse, &[]).await, &Nobody, spec(10), &two).await.unwrap();
     let (first, second) = (files(&one), files(&two));
     assert_eq!(first.keys().collect::<Vec<_>>(), second.keys().collect::<Vec<_>>());
     assert!(first.iter().all(|(name, bytes)| second[name] == *bytes));
@@ -294,8 +323,8 @@ async fn small_groups_are_folded_in_every_file_and_shown_to_the_operator() {
     let home = tempfile::tempdir().unwrap();
     let warehouse = warehouse(&home.path().join("warehouse"), &fleet(), &[]).await;
     let (guarded, whole) = (home.path().join("guarded"), home.path().join("whole"));
-    run(view(&warehouse, &[]).await, spec(10), &guarded).await.unwrap();
-    run(view(&warehouse, &[]).await, spec(1), &whole).await.unwrap();
+    run(view(&warehouse, &[]).await, &Nobody, spec(10), &guarded).await.unwrap();
+    run(view(&warehouse, &[]).await, &Nobody, spec(1), &whole).await.unwrap();
     for (name, bytes) in files(&guarded) {
         let text = String::from_utf8(bytes).unwrap();
         assert!(!text.contains("\nLI,") && !text.contains(">LI<"), "{name}");
@@ -309,9 +338,10 @@ async fn a_month_without_data_says_which_have_some() {
     let home = tempfile::tempdir().unwrap();
     let warehouse = warehouse(&home.path().join("warehouse"), &fleet(), &[]).await;
     let view = view(&warehouse, &[]).await;
-    let error = run(Arc::clone(&view), ReportSpec { month: month("2019-01"), ..spec(10) }, &home.path().join("out")).await.unwrap_err();
+    let error =
+        run(Arc::clone(&view), &Nobody, ReportSpec { month: month("2019-01"), ..spec(10) }, &home.path().join("out")).await.unwrap_err();
     assert!(error.to_string().contains("2018-07") && error.to_string().contains("2018-09"), "{error}");
-    let error = run(view, ReportSpec { name: "weekly".to_owned(), ..spec(10) }, &home.path().join("out")).await.unwrap_err();
+    let error = run(view, &Nobody, ReportSpec { name: "weekly".to_owned(), ..spec(10) }, &home.path().join("out")).await.unwrap_err();
     assert!(matches!(error, ReportError::UnknownReport(_)));
     assert!(!home.path().join("out").exists());
 }

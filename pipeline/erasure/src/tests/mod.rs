@@ -3,6 +3,7 @@
 mod certificates;
 mod fixture;
 mod handing_over;
+mod hiding;
 mod jobs;
 mod opendsr;
 mod resuming;

@@ -72,7 +72,12 @@ fn rows(dice: &Dice, count: usize, devices: usize) -> RecordBatch {
     let mut numbers: Vec<[u8; 16]> = (0..count).map(|_| device(dice.below(devices))).collect();
     numbers.sort_unstable();
     let nulls = [0, 1, 2, 9][dice.below(4)];
-    let null = || nulls > 0 && dice.one_in(nulls);
+    // Here and there, or in stretches longer than a page.
+    let (stretch, asked) = (dice.one_in(3).then(|| 1 + dice.below(120)), std::cell::Cell::new(0));
+    let null = || {
+        asked.set(asked.get() + 1);
+        nulls > 0 && stretch.map_or_else(|| dice.one_in(nulls), |length| (asked.get() / length) % 2 == 0)
+    };
     let long = dice.one_in(4);
     let text = |kinds: usize| match dice.below(kinds) {
         0 if long => "ein sehr langer Text über mehr als vierundsechzig Bytes, der geschnitten werden muss: äöü".repeat(2),
@@ -179,7 +184,16 @@ fn case(seed: u64) -> Case {
     let (rare, replaced) = ([2, 10, 60][dice.below(3)], dice.one_in(2));
     let block = dice.below(count)..dice.below(count * 2);
     let whole = dice.one_in(5);
-    let gone = (0..count).filter(|row| dice.one_in(rare) || whole && block.contains(row)).map(|row| {
+    // Rows here and there, a block of them, or all that some subjects have.
+    let subjects = dice.one_in(3).then(|| {
+        let ids = rows.column(0).as_any().downcast_ref::<BinaryArray>().unwrap();
+        let mut chosen: Vec<&[u8]> = ids.iter().flatten().collect();
+        chosen.dedup();
+        chosen.retain(|_| dice.one_in(rare));
+        (0..count).map(|row| chosen.contains(&ids.value(row))).collect::<Vec<bool>>()
+    });
+    let goes = |row: &usize| subjects.as_ref().map_or_else(|| dice.one_in(rare) || whole && block.contains(row), |goes| goes[*row]);
+    let gone = (0..count).filter(goes).map(|row| {
         let with = (replaced && dice.one_in(3)).then(|| dice.below(replacements.num_rows()) as u32);
         (row, with)
     });
@@ -197,8 +211,10 @@ fn rounds() -> u64 {
 fn spliced_files_hold_the_rows_that_whole_rewriting_gives() {
     let mut codec = Codec::new().unwrap();
     let (mut spliced_files, mut copied_pages, mut dictionaries) = (0, 0, 0);
+    let mut seen = Seen::default();
     for seed in 0..rounds() {
         let case = case(seed);
+        seen.look_at(&case.old);
         let edits = by_group(&case.old, &case.gone);
         let wanted = expected(&case.rows, &case.gone, &case.replacements);
         let mut counts = Counts::default();
@@ -226,6 +242,46 @@ fn spliced_files_hold_the_rows_that_whole_rewriting_gives() {
         dictionaries += counts.dictionaries;
     }
     assert!(spliced_files > rounds() / 2 && copied_pages > rounds() && dictionaries > rounds() / 20);
+    seen.is_enough();
+}
+
+/// What kinds of chunks and pages the files had.
+#[derive(Default)]
+struct Seen {
+    encodings: std::collections::BTreeSet<String>,
+    compressions: std::collections::BTreeSet<String>,
+    pages_of_nulls: u64,
+    pages_with_some: u64,
+    pages_without: u64,
+}
+
+impl Seen {
+    fn look_at(&mut self, file: &ParquetFile) {
+        for group in 0..file.metadata.num_row_groups() {
+            for leaf in 0..file.metadata.file_metadata().schema_descr().num_columns() {
+                let chunk = file.chunk(group, leaf).unwrap();
+                self.encodings.extend(chunk.metadata.encodings().map(|encoding| encoding.to_string()));
+                self.compressions.insert(chunk.metadata.compression().to_string());
+                let Some(index) = chunk.index.filter(|_| chunk.metadata.column_path().string() == "latency") else { continue };
+                for page in 0..chunk.page_count() {
+                    match (index.is_null_page(page), index.null_count(page)) {
+                        (true, _) => self.pages_of_nulls += 1,
+                        (false, Some(0)) => self.pages_without += 1,
+                        _ => self.pages_with_some += 1,
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_enough(&self) {
+        for encoding in ["PLAIN", "RLE", "RLE_DICTIONARY", "DELTA_BINARY_PACKED", "DELTA_BYTE_ARRAY"] {
+            assert!(self.encodings.contains(encoding), "{encoding}: {:?}", self.encodings);
+        }
+        assert!(self.compressions.len() >= 2, "{:?}", self.compressions);
+        let pages = [self.pages_of_nulls, self.pages_with_some, self.pages_without];
+        assert!(pages.iter().all(|pages| *pages > rounds() / 4), "{pages:?}");
+    }
 }
 
 /// The index of each page holds for its rows, and only deleted rows' values could have been wider.

@@ -6,6 +6,7 @@ mod crashes;
 mod direct;
 mod erasure;
 pub(crate) mod forgetful;
+mod hiding;
 mod laws;
 mod life;
 mod positions;

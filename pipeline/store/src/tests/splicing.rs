@@ -200,6 +200,43 @@ async fn ten_times_the_devices_do_not_make_an_erasure_dearer() {
     assert!(encoded[1].bytes_copied > 5 * encoded[0].bytes_copied, "{encoded:?}");
 }
 
+/// DataFusion leaves out pages by the index that was made anew, and finds what is there.
+#[tokio::test]
+async fn a_reader_that_skips_pages_by_their_index_finds_the_rows() {
+    use datafusion::common::ScalarValue;
+    use datafusion::physical_plan::{collect, display::DisplayableExecutionPlan};
+    use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext, col, lit};
+    let world = World::new().await;
+    let july = month("2018-07");
+    let all = events(2_000, 100_000, 1);
+    let mut lease = world.lease().await;
+    world.append(&mut lease, july, &all).await.unwrap();
+    settle(&world.maintainer().await, july).await;
+    let victims = [7, 300, 1_999];
+    assert!(erase(&world, &suppress(1, &victims, &[])).await[0].spliced.is_some());
+    let config = SessionConfig::new()
+        .with_target_partitions(1)
+        .set_bool("datafusion.execution.parquet.enable_page_index", true)
+        .set_bool("datafusion.execution.parquet.pushdown_filters", true);
+    let context = SessionContext::new_with_config(config);
+    let snapshot = world.warehouse.snapshot().await.unwrap();
+    let file = &snapshot.month_files(Table::Events, july)[0];
+    let path = world.warehouse.table_folder(Table::Events).join(&file.path);
+    let mut skipped = 0;
+    for number in (0..2_000).step_by(97).chain(victims) {
+        let wanted = all.iter().filter(|event| event.device == number && !victims.contains(&number)).count();
+        let device = ScalarValue::Binary(Some(device(number).as_bytes().to_vec()));
+        let frame = context.read_parquet(path.to_str().unwrap(), ParquetReadOptions::default()).await.unwrap();
+        let plan = frame.filter(col("device").eq(lit(device))).unwrap().create_physical_plan().await.unwrap();
+        let rows = collect(Arc::clone(&plan), context.task_ctx()).await.unwrap();
+        assert_eq!(rows.iter().map(|batch| batch.num_rows()).sum::<usize>(), wanted, "{number}");
+        let told = DisplayableExecutionPlan::with_metrics(plan.as_ref()).indent(true).to_string();
+        let pruned = told.split("page_index_rows_pruned=").nth(1).unwrap_or_else(|| panic!("{told}"));
+        skipped += usize::from(!pruned.starts_with('0'));
+    }
+    assert!(skipped > 10, "pages are left out by their index");
+}
+
 /// Beside `cp`: `cargo test --release -p ameles-store -p ameles --lib -- --ignored --nocapture copies_at`.
 #[test]
 #[ignore = "takes some seconds, and tells a speed"]

@@ -28,6 +28,7 @@ import urllib.request
 
 import fleet
 from killed_runs_check import Expectation
+from traces import everywhere, planted
 
 HERE = pathlib.Path(__file__).parent
 # Maintenance and erasure come round as often as they can, and runs are merged as soon as there are three.
@@ -178,6 +179,7 @@ class Rounds:
         self.events = events
         self.erased: list[tuple[str, str]] = []
         self.expectation = Expectation(f"{self.raw}/*.ndjson", self.home / "warehouse")
+        self.would_notice()
         self.figures = {"kills": 0, "own": 0, "served": 0, "late kills": 0, "ingests killed": 0, "resent lines": 0, "files searched": 0, "metrics": 0}
         # How long a run takes, whole: by itself and through a server.
         self.length = {}
@@ -189,6 +191,19 @@ class Rounds:
             self.length[served] = time.monotonic() - started
             if server:
                 server.stop()
+
+    def would_notice(self) -> None:
+        """The checks fail where they should: nobody has been erased yet."""
+        planted()
+        device = self.subjects["device"][0]
+        files, found = everywhere([self.home], {self.expectation.known["device"][device]})
+        assert any("column device" in trace for trace in found), f"{files} files and no trace of a device that is there"
+        try:
+            self.expectation.compare([device], [], [self.home])
+        except AssertionError as error:
+            assert "back or doubled" in str(error), error
+        else:
+            raise AssertionError("rows of a device that counts as erased are not noticed")
 
     def split(self, events: list[dict]) -> list[list[str]]:
         """A first part that has each pair of device and user, and one for each round: who is on a device does not change later."""

@@ -146,6 +146,37 @@ def traces(path: pathlib.Path, gone: set[bytes]) -> list[str]:
     return [f"{path}: {what}" for what in sorted(set(filter(None, found)))]
 
 
+def planted() -> None:
+    """Fails unless each way in which a pseudonym could stand in a file is found."""
+    one = bytes(range(200, 216))
+    other = bytes(16)
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        (root / "raw").write_bytes(b"......." + one + b".")
+        (root / "hex.json").write_text(f'{{"predicate": "device = X\'0{one.hex()}\'"}}')
+        (root / "upper").write_text(one.hex().upper())
+        for offset in range(3):
+            (root / f"base64-{offset}").write_bytes(b'"' + base64.b64encode(bytes(offset) + one) + b'"')
+        (root / "url").write_bytes(base64.urlsafe_b64encode(one).rstrip(b"="))
+        for dictionary in (False, True):
+            # Sorted neighbours share their first bytes, so the value stands in no page as it is.
+            table = pyarrow.table({"device": [one[:15] + b"\0", one] * 99, "nested": [{"a": [one.hex()]}] * 198})
+            encoding = {} if dictionary else {"column_encoding": {"device": "DELTA_BYTE_ARRAY", "nested.a.list.element": "PLAIN"}}
+            pyarrow.parquet.write_table(table, root / f"{dictionary}.parquet", compression="zstd", use_dictionary=dictionary, **encoding)
+        database = sqlite3.connect(root / "ledger.db")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE t (a)")
+        database.execute("INSERT INTO t VALUES (?)", [one])
+        database.commit()
+        count, found = everywhere([root], {one})
+        missed = {path.name for path in root.iterdir()} - {pathlib.Path(trace.split(": ")[0]).name for trace in found} - {"ledger.db-shm"}
+        assert not missed, missed
+        assert {trace.split(": ")[1] for trace in found} >= {"raw bytes", "hex", "base64", "column device", "column nested", "a page", "a row"}, found
+        database.close()
+        (root / "url").write_bytes(one[1:])
+        assert everywhere([root / "url"], {one}) == (1, []) and everywhere([root], {other[:15] + b"\1"})[1] == []
+
+
 def everywhere(roots: list[pathlib.Path], gone: set[bytes], besides: tuple[str, ...] = ()) -> tuple[int, list[str]]:
     """How many files there are below the roots, and where they name one of those who are gone; `besides` are folders left out."""
     files = [path for root in roots for path in (root.rglob("*") if root.is_dir() else [root])]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ameles_core::{DeviceId, Month, SuppressionSet};
 use ameles_schemas::{Table, column};
-use ameles_store::ReadView;
+use ameles_store::{ReadView, estimate_rewrite};
 use arrow::array::{Array, AsArray, BinaryArray, RecordBatch};
 use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
 use futures::StreamExt as _;
@@ -16,10 +16,10 @@ use crate::census::{count_quarantine, count_rows};
 use crate::resolve::resolve;
 use crate::{Eraser, ErasureError};
 
-/// Bytes a second that rewriting takes, roughly; an estimate is all it is for.
-const REWRITTEN_BYTES_PER_S: u64 = 8 << 20;
-/// Bytes a second that searching takes.
-const SEARCHED_BYTES_PER_S: u64 = 64 << 20;
+/// Bytes a second that are decoded, encoded, compared and decoded again, roughly; an estimate is all it is for.
+const ENCODED_BYTES_PER_S: u64 = 8 << 20;
+/// Bytes a second that are copied, compared and hashed.
+const COPIED_BYTES_PER_S: u64 = 128 << 20;
 
 /// What a run would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,10 +34,13 @@ pub struct Preview {
     pub quarantine_rows: u64,
     /// Months that would be rewritten.
     pub months: Vec<Month>,
-    /// Files that would be rewritten.
+    /// Files that would be replaced.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Of them, the bytes that would be decoded and encoded again; the others are copied.
+    #[serde(default)]
+    pub bytes_encoded: u64,
     /// How long it would take, roughly, the grace before replaced files are deleted included.
     pub seconds: u64,
     /// Devices of which rows would go.
@@ -82,17 +85,13 @@ impl Eraser {
         let (quarantine_rows, _) = count_quarantine(root, snapshot.files(Table::Quarantine), resolved.targets.clone()).await?;
         let mut months = census.months;
         months.extend(resolved.affected.months.iter().copied());
-        let (mut files, mut bytes, mut kept) = (0, 0, 0);
-        for table in self.warehouse.tables().tables() {
-            for file in snapshot.files(table) {
-                kept += file.size;
-                let rewritten = if table == Table::Quarantine { quarantine_rows > 0 } else { months.contains(&file.month) };
-                if rewritten {
-                    files += 1;
-                    bytes += file.size;
-                }
-            }
+        let mut rewrite = estimate_rewrite(&self.warehouse, snapshot, &months, &resolved.targets.covered).await?;
+        for file in snapshot.files(Table::Quarantine).iter().filter(|_| quarantine_rows > 0) {
+            rewrite.files += 1;
+            rewrite.bytes += file.size;
+            rewrite.bytes_encoded += file.size;
         }
+        let copied = rewrite.bytes - rewrite.bytes_encoded.min(rewrite.bytes);
         let mut devices = resolved.affected.devices.clone();
         devices.extend(resolved.targets.devices.keys().chain(resolved.targets.userless.keys()).copied());
         let numbers = self.numbers(resolved.targets.covered.clone(), &devices).await?;
@@ -102,9 +101,10 @@ impl Eraser {
             rows: census.rows,
             quarantine_rows,
             months: months.into_iter().collect(),
-            files,
-            bytes,
-            seconds: self.settings.purge_grace_s + 1 + bytes / REWRITTEN_BYTES_PER_S + kept / SEARCHED_BYTES_PER_S,
+            files: rewrite.files,
+            bytes: rewrite.bytes,
+            bytes_encoded: rewrite.bytes_encoded,
+            seconds: self.settings.purge_grace_s + 1 + rewrite.bytes_encoded / ENCODED_BYTES_PER_S + copied / COPIED_BYTES_PER_S,
             devices: resolved.affected.devices.len() as u64,
             userless_devices: resolved.targets.userless.len() as u64,
             other_users: census.other_users.len() as u64,

@@ -63,5 +63,6 @@ pub use rewrite::{FileEvidence, MonthRewrite, Rewrite, RowProgress, TableChange}
 pub use snapshot::{DataFile, Snapshot};
 pub use splice::Counts as SpliceCounts;
 pub use splice::find::{DeviceRow, rows_of_devices};
+pub use splice::month::estimate::{RewriteEstimate, estimate_rewrite};
 pub use view::ReadView;
 pub use warehouse::Warehouse;

@@ -283,7 +283,7 @@ pub(crate) fn warehouse_round(snapshot: &Snapshot, warehouse: &Warehouse, month:
 }
 
 /// Whether nothing is left to do for a month.
-fn is_as_wanted(snapshot: &Snapshot, warehouse: &Warehouse, month: Month, closed: bool) -> bool {
+pub(crate) fn is_as_wanted(snapshot: &Snapshot, warehouse: &Warehouse, month: Month, closed: bool) -> bool {
     let inputs = snapshot.month_files(Table::Events, month);
     let keys_gone = |file: &DataFile| matches!(file.origin, Origin::Settled { keys: Keys::Dropped, .. });
     let derived_settled = derived_tables(warehouse.tables()).into_iter().all(|table| one_generation(snapshot.month_files(table, month)));

@@ -59,8 +59,10 @@ async fn a_devices_erasure_tells_how_many_users_it_touches() {
     home.submit(Device, "d2").await;
     let preview = home.eraser.preview().await.unwrap();
     assert_eq!((preview.rows, preview.other_users), (5, 2));
-    assert!(preview.files > 0 && preview.bytes > 0 && preview.seconds > 0);
+    assert!(preview.bytes > 0 && preview.bytes_encoded > 0 && preview.seconds > 0);
     home.assert_holds_only(&fleet()).await;
+    let report = home.eraser.run("test", &Silent).await.unwrap();
+    assert_eq!((preview.rows, preview.files, preview.bytes), (report.rows_erased, report.files_deleted, report.bytes_deleted));
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@
 //! revision makes their names new. Where some events of a device stay, its rows
 //! of the roll-up are computed from these and take the place of the old ones.
 
+pub(crate) mod estimate;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::io::Read;
 use std::path::PathBuf;

@@ -200,6 +200,44 @@ async fn ten_times_the_devices_do_not_make_an_erasure_dearer() {
     assert!(encoded[1].bytes_copied > 5 * encoded[0].bytes_copied, "{encoded:?}");
 }
 
+/// Told before, by the pages that hold the rows: what the erasure then replaces and encodes.
+#[tokio::test]
+async fn an_estimate_is_what_the_erasure_takes_and_changes_nothing() {
+    let world = World::new().await;
+    let (july, august) = (month("2018-07"), month("2018-08"));
+    let mut lease = world.lease().await;
+    for month in [july, august] {
+        world.append(&mut lease, month, &events(20_000, 80_000, 1)).await.unwrap();
+    }
+    settle(&world.maintainer().await, july).await;
+    // August is open: written whole.
+    for set in [suppress(1, &[3, 9_000, 17_110], &[]), suppress(1, &[5], &[2])] {
+        let before = world.warehouse.snapshot().await.unwrap();
+        let found = affected(&world.warehouse, &set).await.unwrap();
+        let covering = Arc::new(set.clone().with_userless(found.userless_devices.iter().copied(), Timestamp::MAX));
+        let of = |month| std::collections::BTreeSet::from([month]);
+        let spliced = crate::estimate_rewrite(&world.warehouse, &before, &of(july), &covering).await.unwrap();
+        let whole = crate::estimate_rewrite(&world.warehouse, &before, &of(august), &covering).await.unwrap();
+        let after = world.warehouse.snapshot().await.unwrap();
+        assert!(tables().tables().into_iter().all(|table| before.version(table) == after.version(table)));
+        let maintainer = world.maintainer().await;
+        let spec = Rewrite { suppressed: covering, closed: false };
+        for (month, told) in [(july, spliced), (august, whole)] {
+            let was_settled = before.is_settled(month);
+            let done = maintainer.rewrite_month(month, &spec, &|_| {}).await.unwrap();
+            let removed: Vec<_> = done.tables.iter().flat_map(|change| &change.removed).collect();
+            assert_eq!((told.files, told.bytes), (removed.len() as u64, removed.iter().map(|file| file.bytes).sum()), "{month}");
+            assert_eq!(done.spliced.is_some(), was_settled, "{month}");
+            if let Some(counts) = done.spliced {
+                let (told, took) = (told.bytes_encoded, counts.bytes_encoded);
+                assert!(told <= took * 3 / 2 && took <= told * 3 / 2, "told {told}, took {took}");
+            } else {
+                assert_eq!(told.bytes_encoded, told.bytes);
+            }
+        }
+    }
+}
+
 /// DataFusion leaves out pages by the index that was made anew, and finds what is there.
 #[tokio::test]
 async fn a_reader_that_skips_pages_by_their_index_finds_the_rows() {

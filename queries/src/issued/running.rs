@@ -25,7 +25,14 @@ pub fn settle(proof: Proof, old: &BTreeMap<Day, Date>, new: &BTreeMap<Day, Date>
         let change_over = if held { days.len() } else { change_over(&days, old, new, label, k, &verdict) };
         for (at, day) in days.iter().enumerate() {
             let is_new = at >= change_over && verdict(*day) == Some(Verdict::Free);
-            if let Some(cell) = cell(if is_new { new } else { old }, *day) {
+            if let Some(mut cell) = cell(if is_new { new } else { old }, *day) {
+                // Days changed over rest on those before them as they are now.
+                if proof == Proof::RunningSpread
+                    && change_over < days.len()
+                    && let Some(now) = new.get(day).and_then(|date| date.cells.get(label))
+                {
+                    cell.behind.clone_from(&now.behind);
+                }
                 issued.entry(*day).or_default().cells.insert(label.clone(), cell);
             }
         }

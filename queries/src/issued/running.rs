@@ -80,6 +80,17 @@ fn verdicts(proof: Proof, old: &BTreeMap<Day, Date>, new: &BTreeMap<Day, Date>, 
                 }
             }
         } else {
+            // What is shown lags behind the devices, since it moves in steps: it too has to differ by none or by `k`.
+            let block = block_labels(before, &after);
+            let shown = |date: &Date, unit: &Unit| -> i64 {
+                let is_of = |label: &Label| unit.label.as_ref().map_or_else(|| block.contains(label), |own| own == label);
+                date.cells.iter().filter(|(label, _)| is_of(label)).filter_map(|(_, cell)| value(cell)).sum()
+            };
+            for unit in units.iter_mut().filter(|unit| unit.verdict == Verdict::Free) {
+                if !is_safe(shown(&after, unit) - shown(before, unit), k) {
+                    unit.verdict = Verdict::Held;
+                }
+            }
             hold_more(&mut units, k);
         }
         verdicts.insert(*day, units.into_iter().map(|unit| (unit.label, unit.verdict)).collect());

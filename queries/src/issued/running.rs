@@ -56,6 +56,7 @@ pub fn settle(proof: Proof, old: &BTreeMap<Day, Date>, new: &BTreeMap<Day, Date>
         let date = issued.entry(*day).or_default();
         let block = block_labels(before.unwrap_or(&nothing), &after);
         let anew = before.is_none() || block.iter().all(|label| date.cells.get(label) == after.cells.get(label));
+        before.into_iter().for_each(|before| date.remember(before));
         date.hidden = if anew { after.hidden } else { before.map(|date| date.hidden.clone()).unwrap_or_default() };
     }
     if days.is_empty() { new.clone() } else { issued }
@@ -68,7 +69,7 @@ fn verdicts(proof: Proof, old: &BTreeMap<Day, Date>, new: &BTreeMap<Day, Date>, 
     let mut changed: BTreeMap<Option<Label>, i64> = BTreeMap::new();
     let mut verdicts = BTreeMap::new();
     for (day, before) in old {
-        let after = new.get(day).cloned().unwrap_or_else(|| Date { cells: BTreeMap::new(), hidden: vec![0; before.hidden.len()] });
+        let after = new.get(day).cloned().unwrap_or_else(|| Date { hidden: vec![0; before.hidden.len()], ..Date::default() });
         let mut units: Vec<Unit> = compare(proof, before, &after, k);
         if proof == Proof::RunningSpread {
             // Whoever changed a day has changed all totals from then on.

@@ -16,8 +16,15 @@ const FORMAT: u32 = 1;
 #[derive(Serialize, Deserialize)]
 struct Body {
     format: u32,
-    /// Day, labels, hidden devices.
-    dates: Vec<(i32, Vec<(Label, Cell)>, Vec<i64>)>,
+    dates: Vec<Stored>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    day: i32,
+    cells: Vec<(Label, Cell)>,
+    hidden: Vec<i64>,
+    gone: Vec<(Label, Vec<i64>)>,
 }
 
 /// The places of the request's dimensions in alphabetical order: the order of a series' labels.
@@ -56,8 +63,9 @@ pub fn dates(issued: &Issued) -> Result<BTreeMap<Day, Date>, QueryError> {
         if body.format != FORMAT {
             return Err(LedgerError::Damaged("rows that were issued have a format of a newer version").into());
         }
-        for (day, cells, hidden) in body.dates {
-            dates.insert(Day::from_epoch_days(day), Date { cells: cells.into_iter().collect(), hidden });
+        for Stored { day, cells, hidden, gone } in body.dates {
+            let date = Date { cells: cells.into_iter().collect(), hidden, gone: gone.into_iter().collect() };
+            dates.insert(Day::from_epoch_days(day), date);
         }
     }
     Ok(dates)
@@ -68,8 +76,9 @@ pub fn changed_months(dates: &BTreeMap<Day, Date>, issued: &Issued) -> Result<Ve
     let mut months: BTreeMap<Month, Body> = BTreeMap::new();
     for (day, date) in dates {
         let body = months.entry(day.month()).or_insert_with(|| Body { format: FORMAT, dates: Vec::new() });
-        let cells = date.cells.iter().map(|(label, cell)| (label.clone(), cell.clone())).collect();
-        body.dates.push((day.epoch_days(), cells, date.hidden.clone()));
+        let Date { cells, hidden, gone } = date.clone();
+        let stored = Stored { day: day.epoch_days(), cells: cells.into_iter().collect(), hidden, gone: gone.into_iter().collect() };
+        body.dates.push(stored);
     }
     let mut changed = Vec::new();
     for (month, body) in months {

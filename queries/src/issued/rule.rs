@@ -27,6 +27,20 @@ pub struct Date {
     pub cells: BTreeMap<Label, Cell>,
     /// Devices that no label shows.
     pub hidden: Vec<i64>,
+    /// What was behind labels that were told once and are not any more: when they come back, they are compared with it.
+    pub gone: BTreeMap<Label, Vec<i64>>,
+}
+
+impl Date {
+    /// Remembers what `before` told and this does not.
+    pub fn remember(&mut self, before: &Self) {
+        let told = before.cells.iter().filter(|(_, cell)| !cell.shown.is_empty()).map(|(label, cell)| (label, &cell.behind));
+        for (label, behind) in before.gone.iter().chain(told).filter(|(label, _)| label.is_some()) {
+            if self.cells.get(label).is_none_or(|cell| cell.shown.is_empty()) {
+                self.gone.insert(label.clone(), behind.clone());
+            }
+        }
+    }
 }
 
 /// What the numbers in `behind` are, and so how many devices at least have changed.
@@ -158,7 +172,16 @@ pub fn compare(proof: Proof, old: &Date, new: &Date, k: u32) -> Vec<Unit> {
             None => cell.shown.is_empty(),
         })
     };
-    let verdict = if shows(old, new) && (proof == Proof::Retention || shows(new, old)) { Verdict::Same } else { verdict(proof, &delta, k) };
+    let comes_back_close = || {
+        let back =
+            new.cells.iter().filter_map(|(label, cell)| Some((old.gone.get(label)?, cell))).filter(|(_, cell)| !cell.shown.is_empty());
+        back.into_iter().any(|(before, cell)| !self::delta(proof, before, &cell.behind).iter().all(|devices| is_safe(*devices, k)))
+    };
+    let verdict = match verdict(proof, &delta, k) {
+        _ if shows(old, new) && (proof == Proof::Retention || shows(new, old)) => Verdict::Same,
+        Verdict::Free if comes_back_close() => Verdict::Held,
+        verdict => verdict,
+    };
     units.push(Unit { label: None, delta, verdict });
     units
 }
@@ -211,7 +234,7 @@ const DIMENSIONS_MAX: usize = 8;
 
 /// The date as it is issued.
 pub fn merged(proof: Proof, old: &Date, new: &Date, units: &[Unit]) -> Date {
-    let mut date = Date { cells: BTreeMap::new(), hidden: old.hidden.clone() };
+    let mut date = Date { hidden: old.hidden.clone(), ..Date::default() };
     let mut take = |label: &Label, from: &Date| {
         if let Some(cell) = from.cells.get(label) {
             date.cells.insert(label.clone(), cell.clone());
@@ -234,5 +257,6 @@ pub fn merged(proof: Proof, old: &Date, new: &Date, units: &[Unit]) -> Date {
     if anew {
         date.hidden.clone_from(&new.hidden);
     }
+    date.remember(old);
     date
 }

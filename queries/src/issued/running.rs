@@ -25,7 +25,14 @@ pub fn settle(proof: Proof, old: &BTreeMap<Day, Date>, new: &BTreeMap<Day, Date>
         let change_over = if held { days.len() } else { change_over(&days, old, new, label, k, &verdict) };
         for (at, day) in days.iter().enumerate() {
             let is_new = at >= change_over && verdict(*day) == Some(Verdict::Free);
-            if let Some(cell) = cell(if is_new { new } else { old }, *day) {
+            if let Some(mut cell) = cell(if is_new { new } else { old }, *day) {
+                // Days changed over rest on those before them as they are now.
+                if proof == Proof::RunningSpread
+                    && change_over < days.len()
+                    && let Some(now) = new.get(day).and_then(|date| date.cells.get(label))
+                {
+                    cell.behind.clone_from(&now.behind);
+                }
                 issued.entry(*day).or_default().cells.insert(label.clone(), cell);
             }
         }
@@ -49,6 +56,7 @@ pub fn settle(proof: Proof, old: &BTreeMap<Day, Date>, new: &BTreeMap<Day, Date>
         let date = issued.entry(*day).or_default();
         let block = block_labels(before.unwrap_or(&nothing), &after);
         let anew = before.is_none() || block.iter().all(|label| date.cells.get(label) == after.cells.get(label));
+        before.into_iter().for_each(|before| date.remember(before));
         date.hidden = if anew { after.hidden } else { before.map(|date| date.hidden.clone()).unwrap_or_default() };
     }
     if days.is_empty() { new.clone() } else { issued }
@@ -61,7 +69,7 @@ fn verdicts(proof: Proof, old: &BTreeMap<Day, Date>, new: &BTreeMap<Day, Date>, 
     let mut changed: BTreeMap<Option<Label>, i64> = BTreeMap::new();
     let mut verdicts = BTreeMap::new();
     for (day, before) in old {
-        let after = new.get(day).cloned().unwrap_or_else(|| Date { cells: BTreeMap::new(), hidden: vec![0; before.hidden.len()] });
+        let after = new.get(day).cloned().unwrap_or_else(|| Date { hidden: vec![0; before.hidden.len()], ..Date::default() });
         let mut units: Vec<Unit> = compare(proof, before, &after, k);
         if proof == Proof::RunningSpread {
             // Whoever changed a day has changed all totals from then on.
@@ -73,6 +81,17 @@ fn verdicts(proof: Proof, old: &BTreeMap<Day, Date>, new: &BTreeMap<Day, Date>, 
                 }
             }
         } else {
+            // What is shown lags behind the devices, since it moves in steps: it too has to differ by none or by `k`.
+            let block = block_labels(before, &after);
+            let shown = |date: &Date, unit: &Unit| -> i64 {
+                let is_of = |label: &Label| unit.label.as_ref().map_or_else(|| block.contains(label), |own| own == label);
+                date.cells.iter().filter(|(label, _)| is_of(label)).filter_map(|(_, cell)| value(cell)).sum()
+            };
+            for unit in units.iter_mut().filter(|unit| unit.verdict == Verdict::Free) {
+                if !is_safe(shown(&after, unit) - shown(before, unit), k) {
+                    unit.verdict = Verdict::Held;
+                }
+            }
             hold_more(&mut units, k);
         }
         verdicts.insert(*day, units.into_iter().map(|unit| (unit.label, unit.verdict)).collect());

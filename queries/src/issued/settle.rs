@@ -153,7 +153,7 @@ impl Desk<'_> {
                 .labels
                 .iter()
                 .map(|(label, devices)| (self.label(*label, &answer.groups), Cell { shown: BTreeMap::new(), behind: devices.clone() }));
-            fresh.insert(*date, Date { cells: cells.collect(), hidden: behind.hidden.clone() });
+            fresh.insert(*date, Date { cells: cells.collect(), hidden: behind.hidden.clone(), ..Date::default() });
         }
         for row in answer.rows.iter().filter(|row| wanted(row.date) && self.is_kept(row)) {
             let cells = &mut fresh.entry(row.date).or_default().cells;
@@ -189,7 +189,7 @@ impl Desk<'_> {
                 let told = match (old.get(&date), new) {
                     (Some(old), _) if is_shut(date) => old.clone(),
                     (Some(old), new) => {
-                        let gone = Date { cells: BTreeMap::new(), hidden: vec![0; old.hidden.len()] };
+                        let gone = Date { hidden: vec![0; old.hidden.len()], ..Date::default() };
                         let new = new.unwrap_or(&gone);
                         let mut units = compare(self.proof, old, new, self.k);
                         hold_more(&mut units, self.k);

@@ -107,7 +107,9 @@ pub struct ServerState {
     pub(crate) events: Semaphore,
     pub(crate) tokens: TokenDesk,
     queries: Semaphore,
+    /// What analysts were told, and what those who see all were: the numbers of closed months may differ.
     kept: Arc<KeptAnswers>,
+    kept_at_once: Arc<KeptAnswers>,
     pub(crate) report_run: Semaphore,
 }
 
@@ -123,7 +125,8 @@ impl ServerState {
             events: Semaphore::new(limits.events_max),
             tokens: TokenDesk::default(),
             queries: Semaphore::new(limits.queries_max),
-            kept: Arc::new(KeptAnswers::new(limits.kept_bytes_max)),
+            kept: Arc::new(KeptAnswers::new(limits.kept_bytes_max / 2)),
+            kept_at_once: Arc::new(KeptAnswers::new(limits.kept_bytes_max / 2)),
             report_run: Semaphore::new(1),
         })
     }
@@ -149,16 +152,20 @@ impl ServerState {
         ReadView::open(self.warehouse(), suppressions).await.map_err(ApiError::internal)
     }
 
-    /// The metric engine over a view.
-    pub(crate) fn metrics(&self, view: Arc<ReadView>) -> Metrics {
+    /// The metric engine over a view. Who sees all sees closed months as they are now; others what was issued about them.
+    pub(crate) fn metrics(&self, view: Arc<ReadView>, principal: &Principal) -> Metrics {
         let seconds = self.limits().request_s_max.saturating_sub(5).max(1);
         let limits = SqlLimits { timeout: std::time::Duration::from_secs(seconds), ..SqlLimits::default() };
+        let metrics = Metrics::new(view, (self.parts.completeness)()).with_limits(limits);
+        if sees_all(principal) {
+            return metrics.with_kept(Arc::clone(&self.kept_at_once));
+        }
         let issues = Issues::new(self.ledger().clone(), self.limits().issued_bytes_max);
-        Metrics::new(view, (self.parts.completeness)()).with_limits(limits).with_kept(Arc::clone(&self.kept)).with_issues(issues)
+        metrics.with_kept(Arc::clone(&self.kept)).with_issues(issues)
     }
 
     /// Asks the engine; once more on a new view when a file has been purged meanwhile.
-    pub(crate) async fn ask<T, E, F>(&self, question: impl Fn(Arc<ReadView>, Metrics) -> F) -> Result<T, ApiError>
+    pub(crate) async fn ask<T, E, F>(&self, principal: &Principal, question: impl Fn(Arc<ReadView>, Metrics) -> F) -> Result<T, ApiError>
     where
         F: Future<Output = Result<T, E>>,
         E: Vanishing,
@@ -166,10 +173,10 @@ impl ServerState {
     {
         let _turn = self.query_turn().await?;
         let view = self.view().await?;
-        match question(Arc::clone(&view), self.metrics(view)).await {
+        match question(Arc::clone(&view), self.metrics(view, principal)).await {
             Err(error) if error.is_vanished() => {
                 let view = self.view().await?;
-                Ok(question(Arc::clone(&view), self.metrics(view)).await?)
+                Ok(question(Arc::clone(&view), self.metrics(view, principal)).await?)
             }
             other => Ok(other?),
         }

@@ -49,7 +49,7 @@ pub(crate) async fn overview(
     let completeness = (state.parts.completeness)();
     let filters = &filters;
     let look = state
-        .ask(|view, metrics| async move {
+        .ask(&principal, |view, metrics| async move {
             let mut months = view.months(Table::Activity);
             months.sort_unstable();
             let versions = view.tables().tables().into_iter().map(|table| format!("{table} v{}", view.snapshot().version(table)));

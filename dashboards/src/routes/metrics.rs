@@ -38,7 +38,7 @@ pub(crate) async fn run(
         None => accepted_format(&headers)?,
     };
     let request = &request;
-    let batch = state.ask(|_, metrics| async move { metrics.run_metric(request, guard).await }).await?;
+    let batch = state.ask(&caller.principal, |_, metrics| async move { metrics.run_metric(request, guard).await }).await?;
     let held_back = batch.schema_ref().metadata().get(HELD_BACK).and_then(|months| HeaderValue::from_str(months).ok());
     let mut response = answer(vec![batch], format).await?;
     if let Some(months) = held_back {

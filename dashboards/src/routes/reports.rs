@@ -105,7 +105,7 @@ pub(crate) async fn run(
     let started = state.clock().now();
     let out = state.parts.report_dir.join(&id);
     let (spec, out, ledger) = (&spec, out.as_path(), state.ledger());
-    let made = state.ask(|view, _| async move { run_report(view, ledger, spec.clone(), out).await }).await;
+    let made = state.ask(&caller.principal, |view, _| async move { run_report(view, ledger, spec.clone(), out).await }).await;
     let known = !matches!(made, Err(ApiError::NotFound(_)));
     if known {
         let record = NewReportRun {

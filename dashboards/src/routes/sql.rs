@@ -30,7 +30,7 @@ pub(crate) async fn run(
     let sql = statement(&headers, &bytes)?;
     let guard = state.guard(&caller.principal, None)?;
     let sql = sql.as_str();
-    let batches = state.ask(|_, metrics| async move { metrics.run_sql(sql, guard).await }).await?;
+    let batches = state.ask(&caller.principal, |_, metrics| async move { metrics.run_sql(sql, guard).await }).await?;
     answer(batches, format).await
 }
 

@@ -159,6 +159,7 @@ async fn an_erasure_takes_effect_at_once_and_its_identifier_is_nowhere() {
     assert!(!answer.text().contains("800000000012"));
     let id = answer.json()["request_id"].as_str().unwrap().to_owned();
     assert_eq!(mau(&compliance).await, before - 1);
+    assert_eq!(mau(&analyst).await, before, "one device is no reason to issue a closed month anew");
     let status = home.get(&format!("/v1/requests/{id}"), &compliance).await;
     assert_eq!(status.json()["request_status"], "pending");
     assert_eq!(home.get(&format!("/v1/requests/{id}/certificate"), &compliance).await.status, StatusCode::NOT_FOUND);

@@ -16,7 +16,7 @@ use crate::args::{EraseArgs, EraseCommand};
 use crate::environment::Environment;
 use crate::failure::{DONE, FAILED, Failure, Usage};
 use crate::home::Location;
-use crate::output;
+use crate::{maintenance, output};
 
 const ACTOR: &str = "cli";
 
@@ -34,7 +34,11 @@ pub async fn run(home: &Location, args: EraseArgs) -> Result<ExitCode, Failure> 
             let options = SubmitOptions { regulation: Some(regulation), received, reference, actor: ACTOR.to_owned() };
             submit(&eraser, asked(device, user), file.as_deref(), &options, json).await
         }
-        EraseCommand::Run { json } => carry_out(&eraser, json).await,
+        EraseCommand::Run { json } => {
+            let code = carry_out(&eraser, json).await?;
+            maintenance::after_changes(&environment).await?;
+            Ok(code)
+        }
         EraseCommand::Preview { json } => {
             let preview = eraser.preview().await?;
             output::summary(json, &preview, Previewed(&preview))?;

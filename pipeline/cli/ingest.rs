@@ -12,7 +12,7 @@ use crate::args::IngestArgs;
 use crate::environment::Environment;
 use crate::failure::{DONE, FAILED, Failure, REJECTED, Usage};
 use crate::home::Location;
-use crate::output;
+use crate::{maintenance, output};
 
 /// Ingests files and prints the summary.
 pub async fn run(home: &Location, args: &IngestArgs) -> Result<ExitCode, Failure> {
@@ -20,6 +20,7 @@ pub async fn run(home: &Location, args: &IngestArgs) -> Result<ExitCode, Failure
     let options = FileOptions { alias: args.source.clone(), ..FileOptions::default() };
     let report = ingest(&environment, &args.paths, &options).await?;
     output::summary(args.json, &report.tally, Summary(&report))?;
+    maintenance::after_changes(&environment).await?;
     for error in &report.errors {
         tracing::error!("{error}");
     }

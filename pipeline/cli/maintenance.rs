@@ -6,6 +6,7 @@ use std::time::Duration;
 use ameles_core::{Month, Timestamp};
 use ameles_erasure::{Eraser, Silent};
 use ameles_ingest::{KafkaSource, is_closed};
+use ameles_queries::COHORT_ROWS_MIN;
 use ameles_schemas::Table;
 use ameles_store::{Maintainer, Rewrite, Snapshot};
 use anyhow::{Context, anyhow};
@@ -88,6 +89,22 @@ async fn look_after_tables(environment: &Environment, kafka: Option<&KafkaSource
     }
     maintainer.compact_quarantine(runs_max, &environment.ledger).await?;
     maintainer.purge(environment.config.erasure.purge_grace_s, &environment.clock).await?;
+    keep_cohorts(&maintainer).await
+}
+
+/// What a command that has changed months does at its end, unless another process maintains the warehouse and will.
+pub async fn after_changes(environment: &Environment) -> anyhow::Result<()> {
+    match environment.warehouse.try_maintainer(&*environment.random).await? {
+        Some(maintainer) => keep_cohorts(&maintainer).await,
+        None => Ok(()),
+    }
+}
+
+/// For retention: see `ameles_queries::keep_cohorts`.
+pub async fn keep_cohorts(maintainer: &Maintainer) -> anyhow::Result<()> {
+    for month in ameles_queries::keep_cohorts(maintainer, COHORT_ROWS_MIN).await? {
+        tracing::info!("{month}: cohorts of its active devices noted");
+    }
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use crate::args::{RebuildArgs, RebuildCommand};
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::home::Location;
+use crate::maintenance::keep_cohorts;
 use crate::output::{self, Progress};
 
 #[derive(Serialize)]
@@ -57,6 +58,7 @@ pub async fn run(home: &Location, args: &RebuildArgs) -> Result<ExitCode, Failur
         report.months.push(OfMonth { month: month.to_string(), found });
     }
     progress.finish();
+    keep_cohorts(&maintainer).await?;
     if report.replaced > 0 {
         let replaced: Vec<&str> = report.months.iter().filter(|of| of.found.replaced).map(|of| of.month.as_str()).collect();
         environment.ledger.audit("cli", "activity_rebuilt", None, serde_json::json!({ "months": replaced })).await?;

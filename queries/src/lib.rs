@@ -24,6 +24,7 @@ mod template;
 mod tests;
 
 pub use catalog::{MetricInfo, list_metrics};
+pub use count::{COHORT_ROWS_MIN, keep_cohorts};
 pub use engine::{Completeness, Metrics, SqlLimits};
 pub use error::QueryError;
 pub use format::{Format, format_batches};

@@ -11,6 +11,7 @@ mod append;
 mod append_plans;
 #[doc(hidden)]
 pub mod bench;
+mod cohorts;
 mod commit;
 mod compact;
 mod direct;
@@ -51,6 +52,7 @@ mod tests;
 
 pub use affected::{Affected, affected};
 pub use append::{Append, Appended, Settling, Txn};
+pub use cohorts::{Cohorts, NEVER};
 pub use compact::Compacted;
 pub use direct::{RowSink, SettledRows, WrittenTable};
 pub use error::StoreError;

@@ -16,6 +16,7 @@ use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use crate::append::batch_of;
+use crate::cohorts;
 use crate::log;
 use crate::names::{self, FileName, Origin};
 use crate::{Maintainer, Snapshot, StoreError, Warehouse, durable};
@@ -100,7 +101,9 @@ impl Maintainer {
             }
         }
         let root = self.warehouse.root().display().to_string();
-        let deleting = tokio::task::spawn_blocking(move || durable::delete_files(&doomed)).await?;
+        let warehouse = self.warehouse.clone();
+        let delete = move || durable::delete_files(&doomed).and_then(|_| cohorts::delete_others(&warehouse, &snapshot));
+        let deleting = tokio::task::spawn_blocking(delete).await?;
         deleting.map_err(|source| StoreError::Io { doing: "deleting from", path: root, source })?;
         self.warehouse.failpoint("purge.files_deleted")?;
         // Side by side: each mostly waits for the disk. All are waited for, whichever fails.

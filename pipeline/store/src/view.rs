@@ -191,6 +191,9 @@ impl ReadView {
     pub fn suppression_sequence(&self) -> u64 {
         self.sequence
     }
+    pub(crate) const fn warehouse(&self) -> &Warehouse {
+        &self.warehouse
+    }
     /// The tables' schemas.
     pub fn tables(&self) -> &TableSchemas {
         self.warehouse.tables()

@@ -6,6 +6,7 @@
 //! what is to be done. (As nodes of a DataFusion plan they would pay for planning, batches of text and one thread a partition; SQL
 //! reaches them as the metrics' tables.)
 
+mod cohorts;
 mod passes;
 mod people;
 mod sink;
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ameles_store::scan::Grouping;
 use ameles_store::{ReadView, StoreError};
 
+pub use self::cohorts::{ROWS_MIN as COHORT_ROWS_MIN, keep_cohorts};
 pub use self::people::Crowd;
 pub use self::sink::Spread;
 use self::sink::{Counting, Kept};
@@ -107,20 +109,18 @@ impl Slots {
 /// When a file cannot be read.
 pub fn count(view: &ReadView, question: &Question) -> Result<Vec<Slot>, StoreError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let Question { operator, scope, grouping, k, has_user, by_user, sizes } = question;
-    let work = Work::new(view, *operator, scope.clone(), Arc::clone(grouping), *k, *by_user, *sizes)?;
-    let (units, known) = work.counting_units(threads);
-    let series = scope.months.len();
-    let counted = in_threads(threads, &units, |unit, sink: &mut Option<Counting>| {
-        work.run(unit, false, sink.get_or_insert_with(|| Counting::new(series, *k)))
-    })?;
-    let (mut slots, mut kept) = gather(series, counted.into_iter().flatten());
-    for (series, rows) in known {
-        let group = work.whole_group();
-        if let Some(slot) = slots.slot(series, group as usize).filter(|_| rows > 0) {
-            slot.first[0] = rows;
+    let Question { k, has_user, .. } = question;
+    let mut work = Work::new(view, question, true)?;
+    let counted = match cohorts::count(&work, threads)? {
+        Some(counted) => counted,
+        None => {
+            if work.has_cohorts() {
+                work = Work::new(view, question, false)?;
+            }
+            count_rows(&work, threads)?
         }
-    }
+    };
+    let (mut slots, mut kept) = counted;
     if let Some(k) = k {
         // Where users are counted, both change places.
         let devices = people::devices_of(&work, &slots, &mut kept, *k, threads)?;
@@ -132,6 +132,23 @@ pub fn count(view: &ReadView, question: &Question) -> Result<Vec<Slot>, StoreErr
         }
     }
     Ok(slots.list)
+}
+
+/// The counts of all rows, and some of the rows.
+fn count_rows(work: &Work<'_>, threads: usize) -> Result<(Slots, Vec<Kept>), StoreError> {
+    let (units, known) = work.counting_units(threads);
+    let series = work.scope.months.len();
+    let counted = in_threads(threads, &units, |unit, sink: &mut Option<Counting>| {
+        work.run(unit, false, sink.get_or_insert_with(|| Counting::new(series, work.k)))
+    })?;
+    let (mut slots, kept) = gather(series, counted.into_iter().flatten());
+    for (series, rows) in known {
+        let group = work.whole_group();
+        if let Some(slot) = slots.slot(series, group as usize).filter(|_| rows > 0) {
+            slot.first[0] = rows;
+        }
+    }
+    Ok((slots, kept))
 }
 
 fn gather(series: usize, parts: impl Iterator<Item = Counting>) -> (Slots, Vec<Kept>) {

@@ -175,7 +175,14 @@ impl Work<'_> {
         })
     }
 
-    pub(super) fn run_retention(&self, sweep: &Sweep<'_>, buckets: Range<u64>, sink: &mut impl Sink) -> Result<(), StoreError> {
+    /// Activity from the month `from` on; what came before is known otherwise.
+    pub(super) fn run_retention(
+        &self,
+        sweep: &Sweep<'_>,
+        from: usize,
+        buckets: Range<u64>,
+        sink: &mut impl Sink,
+    ) -> Result<(), StoreError> {
         let mut devices = Devices::default();
         let mut activated = Activated::default();
         let months = self.scope.months.len();
@@ -208,6 +215,7 @@ impl Work<'_> {
             }
             for (cohort, own) in activated.lanes.iter().filter(|(cohort, _)| self.scope.wanted.contains(cohort)) {
                 let all = u64::MAX >> (64 - (months - *cohort).clamp(1, 64));
+                let all = all & u64::MAX.checked_shl(from.saturating_sub(*cohort) as u32).unwrap_or(0);
                 let (Some(groups), Some(active), Some(known)) =
                     (activated.groups.get(own.clone()), activated.active.get(own.clone()), devices.known.get(own.clone()))
                 else {

@@ -114,7 +114,7 @@ pub struct Counts {
 }
 
 /// More rows are kept of each cell than the smallest group needs, so that there are users among them, as long as they are not too many.
-const KEPT_FACTOR: u32 = 12;
+pub const KEPT_FACTOR: u32 = 12;
 const KEPT_MAX: usize = 1 << 19;
 
 /// Counts all rows, and keeps the first of each cell: at least `k`.

@@ -129,6 +129,13 @@ impl<'v> Sweep<'v> {
         self.lanes.iter().all(|lane| lane.pieces.iter().all(Piece::is_seekable))
     }
 
+    /// The first `end` buckets in about so many parts.
+    pub fn parts(&self, end: u64, parts: usize) -> impl Iterator<Item = std::ops::Range<u64>> {
+        // A merged month is read from its beginning, and once.
+        let parts = if self.is_seekable() { (parts as u64).clamp(1, end.max(1)) } else { 1 };
+        (0..parts).map(move |part| end * part / parts..end * (part + 1) / parts)
+    }
+
     /// Goes through some buckets; `each` gets the rows of all lanes.
     pub fn run<E: From<StoreError>>(
         &self,

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use ameles_core::Month;
 use ameles_schemas::Table;
 use ameles_store::scan::{Grouping, Piece, Wanted};
-use ameles_store::{ReadView, StoreError};
+use ameles_store::{Cohorts, ReadView, StoreError};
 
-use super::Sizes;
 use super::sink::{Mark, Sink};
 use super::sweep::{Lane, Sweep};
 use super::tally::window_mask;
+use super::{Question, Sizes};
 
 /// Months told apart by one bit each.
 pub const MONTHS_MAX: usize = 63;
@@ -76,20 +76,19 @@ pub struct Work<'v> {
     pub by_user: bool,
     pub sizes: Sizes,
     plan: Plan<'v>,
+    /// Of retention, the kept codes of the first months that are wanted and of those after them, one after the other.
+    pub(super) cohorts: Vec<Cohorts>,
+    /// The months after those.
+    pub(super) later: Option<Sweep<'v>>,
 }
 
 impl<'v> Work<'v> {
-    pub fn new(
-        view: &'v ReadView,
-        operator: Operator,
-        scope: Scope,
-        grouping: Arc<Grouping>,
-        k: Option<u32>,
-        by_user: bool,
-        sizes: Sizes,
-    ) -> Result<Self, StoreError> {
+    /// What a question goes through; without `by_cohorts`, kept codes are not made use of.
+    pub fn new(view: &'v ReadView, question: &Question, by_cohorts: bool) -> Result<Self, StoreError> {
+        let Question { operator, scope, grouping, k, by_user, sizes, .. } = question.clone();
         let wanted = scope.wanted.clone();
-        let mut work = Self { view, operator, scope, grouping, k, by_user, sizes, plan: Plan::Pieces(Vec::new()) };
+        let plan = Plan::Pieces(Vec::new());
+        let mut work = Self { view, operator, scope, grouping, k, by_user, sizes, plan, cohorts: Vec::new(), later: None };
         let last = work.scope.months.len();
         let table = if by_user { Table::Links } else { Table::Activity };
         work.plan = match operator {
@@ -119,11 +118,22 @@ impl<'v> Work<'v> {
                 Plan::Sweep(Sweep::new(view, sizes, lanes))
             }
             Operator::Retention => {
-                let grouped = Wanted { grouping: Some(Arc::clone(&work.grouping)), ..Wanted::default() };
-                let mut lanes = work.lanes(Table::Devices, 0..wanted.start, &Wanted::default())?;
-                lanes.extend(work.lanes(Table::Devices, wanted.clone(), &grouped)?);
-                lanes.extend(work.lanes(Table::Activity, wanted.start..last, &Wanted::default())?);
-                Plan::Sweep(Sweep::new(view, sizes, lanes))
+                if by_cohorts && work.grouping.is_whole() && !wanted.is_empty() {
+                    for month in wanted.start..last {
+                        let Some(cohorts) = view.cohorts(work.month(month))? else { break };
+                        work.cohorts.push(cohorts);
+                    }
+                }
+                let later = wanted.start + work.cohorts.len();
+                if later > wanted.start && later < last {
+                    work.later = Some(work.met_with_activations(later)?);
+                }
+                // Who is behind the counts is seen from the rows.
+                if work.cohorts.is_empty() || k.is_some() {
+                    Plan::Sweep(work.met_with_activations(wanted.start)?)
+                } else {
+                    Plan::Pieces(Vec::new())
+                }
             }
             Operator::Activations => {
                 let grouped = Wanted { time: Some("activated_ts"), grouping: Some(Arc::clone(&work.grouping)), ..Wanted::default() };
@@ -133,6 +143,21 @@ impl<'v> Work<'v> {
             }
         };
         Ok(work)
+    }
+
+    /// The activations of the cohorts and of all before, and the activity from a month on.
+    fn met_with_activations(&self, from: usize) -> Result<Sweep<'v>, StoreError> {
+        let grouped = Wanted { grouping: Some(Arc::clone(&self.grouping)), ..Wanted::default() };
+        let wanted = self.scope.wanted.clone();
+        let mut lanes = self.lanes(Table::Devices, 0..wanted.start, &Wanted::default())?;
+        lanes.extend(self.lanes(Table::Devices, wanted, &grouped)?);
+        lanes.extend(self.lanes(Table::Activity, from..self.scope.months.len(), &Wanted::default())?);
+        Ok(Sweep::new(self.view, self.sizes, lanes))
+    }
+
+    /// Whether codes are kept of the months that are asked for, or of the first of them.
+    pub fn has_cohorts(&self) -> bool {
+        !self.cohorts.is_empty()
     }
 
     pub fn month(&self, at: usize) -> Month {
@@ -154,9 +179,7 @@ impl<'v> Work<'v> {
     }
 
     fn buckets(sweep: &Sweep<'_>, end: u64, threads: usize) -> Vec<Unit> {
-        // A merged month is read from its beginning, and once.
-        let parts = if sweep.is_seekable() { (threads as u64 * 4).clamp(1, end) } else { 1 };
-        (0..parts).map(|part| Unit::Buckets(end * part / parts..end * (part + 1) / parts)).collect()
+        sweep.parts(end, threads * 4).map(Unit::Buckets).collect()
     }
 
     /// What has to be gone through for the counts, and the months whose rows are counted already, by their files.
@@ -237,7 +260,7 @@ impl<'v> Work<'v> {
                 Operator::Days | Operator::Units => self.run_users(sweep, buckets.clone(), sink),
                 Operator::Rolling(window) | Operator::Stickiness(window) => self.run_rolling(sweep, buckets.clone(), window, sink),
                 Operator::Growth => self.run_growth(sweep, buckets.clone(), sink),
-                Operator::Retention => self.run_retention(sweep, buckets.clone(), sink),
+                Operator::Retention => self.run_retention(sweep, self.scope.wanted.start, buckets.clone(), sink),
                 _ => self.run_activations(sweep, buckets.clone(), sink),
             },
             _ => Ok(()),

@@ -12,16 +12,16 @@ use super::{block_on, rows};
 use crate::count::Sizes;
 use crate::{Completeness, Guard, Metrics};
 
-const MONTHS: [&str; 4] = ["2018-07", "2018-08", "2018-09", "2018-10"];
+pub const MONTHS: [&str; 4] = ["2018-07", "2018-08", "2018-09", "2018-10"];
 
-fn suppressed(pending: bool, devices: &[u64], users: &[u64]) -> SuppressionSet {
+pub fn suppressed(pending: bool, devices: &[u64], users: &[u64]) -> SuppressionSet {
     let devices = devices.iter().map(|device| SuppressedSubject::Device(DeviceId::from_bytes(id(*device))));
     let users = users.iter().map(|user| SuppressedSubject::User(UserId::from_bytes(id(*user))));
     let entry = |subject| SuppressionEntry { subject, received: Timestamp::MAX, pending, lifted_from: None };
     SuppressionSet::new(1, devices.chain(users).map(entry))
 }
 
-fn settle(warehouse: &Warehouse, seed: u64, months: &[&str], suppressions: SuppressionSet) {
+pub fn settle(warehouse: &Warehouse, seed: u64, months: &[&str], suppressions: SuppressionSet) {
     // A generation's name is drawn, and no name is used twice.
     let random = SeededRandom::new(seed);
     block_on(async {

@@ -1,6 +1,7 @@
 //! Tests longer than the code they test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cohorts;
 mod differential;
 mod direct;
 pub mod fleet;

@@ -26,6 +26,7 @@ use super::SimulateArgs;
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::home::Location;
+use crate::maintenance::keep_cohorts;
 use crate::output::Progress;
 use rows::FleetRows;
 use shape::FleetShape;
@@ -93,6 +94,7 @@ pub async fn run(home: &Location, args: &SimulateArgs) -> Result<ExitCode, Failu
     let written = maintainer.write_settled(Arc::new(rows), &tell).await;
     progress.finish();
     let written = written?;
+    keep_cohorts(&maintainer).await?;
     let detail = serde_json::json!({ "devices": shape.devices, "months": shape.months, "seed": shape.seed });
     environment.ledger.audit("cli", "benchmark_warehouse_written", None, detail).await?;
     let mut out = io::stderr().lock();

@@ -25,6 +25,9 @@ const READ_CODES: usize = 128 << 10;
 /// Codes that a thread counts before it takes the next part.
 const PART_CODES: u64 = 4 << 20;
 
+/// Where a larger part of the rows would have to be looked at, all are counted at once.
+const SAMPLE_SHARE_MAX: u64 = 4;
+
 type Histogram = [u64; 256];
 
 /// The counts, and some of the rows behind them; `None` where no codes are kept or they do not suffice.
@@ -63,12 +66,19 @@ pub(super) fn count(work: &Work<'_>, threads: usize) -> Result<Option<(Slots, Ve
     }
     let mut kept = Vec::new();
     if let Some(k) = work.k {
-        let (units, _) = work.sample(work.sizes.sample.0, threads);
+        let enough = u64::from(k) * u64::from(KEPT_FACTOR);
+        // Twice as many rows as it takes to meet enough of the smallest cell.
+        let smallest = slots.list.iter().flat_map(|slot| slot.first.iter().chain(&slot.second)).copied().filter(|count| *count > 0).min();
+        let rows = work.rows_max().saturating_mul(2 * enough) / smallest.unwrap_or(1);
+        if rows > work.rows_max() / SAMPLE_SHARE_MAX && rows > work.sizes.sample.0 as u64 {
+            return Ok(None);
+        }
+        let (units, _) = work.sample(work.sizes.sample.0.max(rows as usize), threads);
         let sinks = in_threads(threads, &units, |unit, sink: &mut Option<Counting>| {
             work.run(unit, false, sink.get_or_insert_with(|| Counting::new(series, Some(k))))
         })?;
         kept = sinks.into_iter().flatten().flat_map(|sink| sink.kept).collect();
-        if !are_enough(&slots, &kept, u64::from(k) * u64::from(KEPT_FACTOR)) {
+        if !are_enough(&slots, &kept, enough) {
             return Ok(None);
         }
     }

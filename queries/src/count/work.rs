@@ -241,6 +241,14 @@ impl<'v> Work<'v> {
         }
     }
 
+    /// Rows of the largest month where all go side by side.
+    pub fn rows_max(&self) -> u64 {
+        match &self.plan {
+            Plan::Pieces(_) => 0,
+            Plan::Sweep(sweep) => sweep.rows_max as u64,
+        }
+    }
+
     /// The pieces, by number.
     pub fn piece(&self, at: u32) -> Option<&Piece> {
         match &self.plan {

@@ -56,7 +56,8 @@ fn speed_of_the_metrics() {
     );
     let statements = std::env::var("AMELES_SPEED_STATEMENTS").is_ok();
     for name in METRICS.into_iter().filter(|name| only.is_empty() || only.split(',').any(|one| one == *name)) {
-        for by in [vec![], vec!["country"], vec!["product"], vec!["model"], vec!["country", "product"]] {
+        let one_by_one = ["country", "product", "model", "partner", "firmware"].map(|dimension| vec![dimension]);
+        for by in [vec![]].into_iter().chain(one_by_one).chain([vec!["country", "product"]]) {
             if by_only.as_ref().is_some_and(|only| *only != by.join("+")) {
                 continue;
             }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The benchmarks: the stages by criterion, then whole imports beside chDB and
-# DuckDB, then erasures beside these and delta-rs. EVENTS=small for a quick look. Tables go to the page named by WRITE,
-# or to standard output.
+# DuckDB, then erasures beside these and delta-rs, then metrics beside DuckDB. EVENTS=small for a quick look. Tables go to
+# the page named by WRITE, or to standard output.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools="${AMELES_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/ameles/tools}"
@@ -32,3 +32,9 @@ TMPDIR="$scratch" AMELES_BENCH_FLEET="$fleet" cargo bench --package ameles --ben
 "$peers/bin/python" benchmarks/compare.py "$fleet" --ameles "$target/release/ameles" --rounds "$rounds" --scratch "$scratch" ${write[@]+"${write[@]}"}
 case "${EVENTS:-full}" in full) erased=100,10000 ;; *) erased=100 ;; esac
 "$peers/bin/python" benchmarks/erase.py "$fleet" --ameles "$target/release/ameles" --devices "$erased" --rounds "$rounds" --scratch "$scratch" ${write[@]+"${write[@]}"}
+
+home="$(mktemp -d "$scratch/ameles-metrics.XXXXXX")"
+trap 'rm -rf "$home"' EXIT
+"$target/release/ameles" -q --home "$home/home" init
+"$target/release/ameles" -q --home "$home/home" ingest "$fleet" >/dev/null
+"$peers/bin/python" benchmarks/metrics.py "$home/home" --ameles "$target/release/ameles" ${write[@]+"${write[@]}"}

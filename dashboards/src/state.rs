@@ -117,7 +117,10 @@ impl ServerState {
     /// A server of these parts.
     pub fn new(parts: ServerParts) -> Arc<Self> {
         let limits = parts.limits;
+        let kept = || Arc::new(KeptAnswers::new(limits.kept_bytes_max / 2).of_groups_from(parts.k));
         Arc::new(Self {
+            kept: kept(),
+            kept_at_once: kept(),
             parts,
             sessions: Sessions::new(limits.sessions_max, limits.session_s),
             telemetry: Telemetry::default(),
@@ -125,8 +128,6 @@ impl ServerState {
             events: Semaphore::new(limits.events_max),
             tokens: TokenDesk::default(),
             queries: Semaphore::new(limits.queries_max),
-            kept: Arc::new(KeptAnswers::new(limits.kept_bytes_max / 2)),
-            kept_at_once: Arc::new(KeptAnswers::new(limits.kept_bytes_max / 2)),
             report_run: Semaphore::new(1),
         })
     }

@@ -111,6 +111,8 @@ pub struct ServerConfig {
     pub tls_key: Option<PathBuf>,
     /// The longest query, in seconds.
     pub query_timeout_s: u64,
+    /// Answers of metrics that are kept in memory, in MiB; none with 0.
+    pub kept_mb: usize,
 }
 
 /// How `serve` looks after the tables.
@@ -169,7 +171,7 @@ impl Default for ErasureConfig {
 }
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), tls_certificate: None, tls_key: None, query_timeout_s: 60 }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), tls_certificate: None, tls_key: None, query_timeout_s: 60, kept_mb: 64 }
     }
 }
 impl Default for MaintenanceConfig {

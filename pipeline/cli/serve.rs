@@ -48,6 +48,7 @@ pub async fn serve(environment: Arc<Environment>, listen: Option<SocketAddr>) ->
         limits: ServerLimits {
             events_bytes_max: environment.config.ingest.body_bytes_max,
             request_s_max: server.query_timeout_s,
+            kept_bytes_max: server.kept_mb << 20,
             issued_bytes_max: environment.config.privacy.issued_mb_max << 20,
             ..ServerLimits::default()
         },

@@ -86,6 +86,7 @@ type Slot = Arc<OnceCell<RecordBatch>>;
 /// Answers of the newest snapshot, up to so many bytes; shared by all who ask.
 pub struct KeptAnswers {
     bytes_max: usize,
+    k_min: u32,
     inner: Mutex<Inner>,
 }
 
@@ -103,7 +104,14 @@ impl fmt::Debug for KeptAnswers {
 impl KeptAnswers {
     /// Room for so many bytes.
     pub fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, inner: Mutex::new(Inner { snapshot: None, answers: Lru::new(bytes_max) }) }
+        Self { bytes_max, k_min: 0, inner: Mutex::new(Inner { snapshot: None, answers: Lru::new(bytes_max) }) }
+    }
+
+    /// The same for no answer with smaller groups than these: whoever may ask for one has it computed.
+    #[must_use]
+    pub const fn of_groups_from(mut self, k: u32) -> Self {
+        self.k_min = k;
+        self
     }
 
     /// Bytes of what is kept, about.
@@ -129,8 +137,11 @@ impl KeptAnswers {
         Ok(answer)
     }
 
-    /// The question's place; none where a newer snapshot is known.
+    /// The question's place; none where a newer snapshot is known, or its groups are too small to be kept.
     fn slot(&self, snapshot: &SnapshotId, question: &Question) -> Option<Slot> {
+        if question.k < self.k_min {
+            return None;
+        }
         let mut inner = self.lock();
         if inner.snapshot.as_ref() != Some(snapshot) {
             if inner.snapshot.as_ref().is_some_and(|known| !snapshot.follows(known)) {

@@ -62,6 +62,14 @@ fn a_question_is_computed_once_in_a_snapshot_and_never_for_another_k() {
 }
 
 #[test]
+fn answers_of_smaller_groups_than_the_configured_are_not_kept() {
+    let engine = Engine { kept: KeptAnswers::new(ROOM).of_groups_from(10), computed: AtomicU64::new(0) };
+    assert_eq!((engine.ask(&id(1, 0), question("dau", 9)), engine.ask(&id(1, 0), question("dau", 9))), (0, 1));
+    assert_eq!(engine.kept.bytes(), 0);
+    assert_eq!((engine.ask(&id(1, 0), question("dau", 10)), engine.ask(&id(1, 0), question("dau", 10))), (2, 2));
+}
+
+#[test]
 fn a_commit_and_a_suppression_drop_what_is_older() {
     let engine = Engine::new();
     engine.ask(&id(1, 0), question("dau", 10));

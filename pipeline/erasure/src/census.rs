@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ameles_core::{DeviceId, Month, SuppressionSet, Timestamp, UserId};
 use ameles_schemas::{Table, column};
-use ameles_store::{DataFile, Snapshot, Warehouse, rows_of_devices};
+use ameles_store::{DataFile, Snapshot, Warehouse, devices_in, rows_of_devices};
 use arrow::array::{Array, BinaryArray, RecordBatch, TimestampMicrosecondArray};
 use hashbrown::{HashMap, HashSet};
 use parquet::arrow::ProjectionMask;
@@ -29,8 +29,19 @@ pub(crate) struct Targets {
     pub userless: HashMap<DeviceId, Vec<u32>>,
     /// What exactly is covered, times included.
     pub covered: Arc<SuppressionSet>,
+    /// Whether a row's device alone tells that it goes.
+    pub whole: bool,
     /// How many requests there are.
     pub requests: usize,
+}
+
+/// Who is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Of {
+    /// The subjects.
+    Subjects,
+    /// Other users too whose rows go: their column is read where nothing else asks for it.
+    SubjectsAndOthers,
 }
 
 /// What was found.
@@ -83,7 +94,7 @@ pub(crate) async fn count_rows(
     warehouse: &Warehouse,
     files: &[DataFile],
     targets: Arc<Targets>,
-    devices: Option<Arc<Vec<[u8; 16]>>>,
+    devices: Option<(Arc<Vec<[u8; 16]>>, Of)>,
 ) -> Result<Census, ErasureError> {
     let (owned, requests) = (warehouse.clone(), targets.requests);
     let parts = each_file(files.to_vec(), move |file| count_file(&owned, file, &targets, devices.as_ref())).await?;
@@ -108,7 +119,7 @@ pub(crate) async fn find_derived_files(
         let files = snapshot.files(table).iter().filter(|file| census.months.contains(&file.month));
         let (owned, devices, requests_of) = (warehouse.clone(), devices.clone(), requests_of.clone());
         let parts = each_file(files.cloned().collect(), move |file| {
-            let rows = rows_of_devices(&owned, table, file, &devices)?;
+            let rows = devices_in(&owned, table, file, &devices)?;
             let requests: HashSet<u32> = rows.iter().filter_map(|row| requests_of.get(&row.device)).flatten().copied().collect();
             Ok((file.path.clone(), requests))
         });
@@ -194,13 +205,23 @@ fn count_file(
     warehouse: &Warehouse,
     file: &DataFile,
     targets: &Targets,
-    devices: Option<&Arc<Vec<[u8; 16]>>>,
+    devices: Option<&(Arc<Vec<[u8; 16]>>, Of)>,
 ) -> Result<Census, ErasureError> {
     let mut census = Census::new(targets.requests);
-    if let Some(devices) = devices {
-        for row in rows_of_devices(warehouse, Table::Events, file, devices)? {
-            if targets.covered.covers(row.device, row.user, row.ts.unwrap_or(Timestamp::MAX)) {
-                count_row(&mut census, targets, row.device, row.user, file);
+    if let Some((devices, of)) = devices {
+        if targets.whole && *of == Of::Subjects {
+            let rows = devices_in(warehouse, Table::Events, file, devices)?;
+            // In the order of devices: a device's rows are neighbours.
+            for rows in rows.chunk_by(|a, b| a.device == b.device) {
+                if let Some(first) = rows.first().filter(|row| targets.covered.covers_device(row.device)) {
+                    count_rows_of(&mut census, targets, first.device, None, file, rows.len() as u64);
+                }
+            }
+        } else {
+            for row in rows_of_devices(warehouse, Table::Events, file, devices)? {
+                if targets.covered.covers(row.device, row.user, row.ts.unwrap_or(Timestamp::MAX)) {
+                    count_rows_of(&mut census, targets, row.device, row.user, file, 1);
+                }
             }
         }
         census.files = u64::from(census.rows > 0);
@@ -221,7 +242,7 @@ fn count_file(
                 None => None,
             };
             if targets.covered.covers(id, user, Timestamp::from_micros(ts.value(row))) {
-                count_row(&mut census, targets, id, user, file);
+                count_rows_of(&mut census, targets, id, user, file, 1);
             }
         }
     }
@@ -229,8 +250,9 @@ fn count_file(
     Ok(census)
 }
 
-fn count_row(census: &mut Census, targets: &Targets, device: DeviceId, user: Option<UserId>, file: &DataFile) {
-    census.rows += 1;
+/// Enters rows of a device and a user in a file.
+fn count_rows_of(census: &mut Census, targets: &Targets, device: DeviceId, user: Option<UserId>, file: &DataFile, rows: u64) {
+    census.rows += rows;
     census.months.insert(file.month);
     let by_subject = match user {
         Some(user) => targets.users.get(&user),
@@ -242,7 +264,7 @@ fn count_row(census: &mut Census, targets: &Targets, device: DeviceId, user: Opt
     }
     for request in by_device.into_iter().chain(by_subject).flatten() {
         if let Some(months) = census.by_request.get_mut(*request as usize) {
-            *months.entry(file.month).or_default() += 1;
+            *months.entry(file.month).or_default() += rows;
         }
         if let Some(files) = census.files_by_request.get_mut(*request as usize)
             && files.last().is_none_or(|(_, last)| *last != file.path)

@@ -1,16 +1,19 @@
 //! The last steps of a run: search what the warehouse keeps, sign, close.
 
-use ameles_core::Timestamp;
+use std::collections::BTreeSet;
+use std::collections::hash_map::{Entry, HashMap};
+
+use ameles_core::{Month, Timestamp};
 use ameles_ledger::{RequestId, RequestWithSubjects};
 
-use crate::certificate::{
-    Certificate, CertifiedClock, CertifiedRequest, FORMAT_VERSION, Found, RemainsElsewhere, SuppressionHorizon, Verification,
-};
+#[cfg(doc)]
+use crate::certificate::Certificate;
+use crate::certificate::{CertifiedClock, CertifiedRequest, FORMAT_VERSION, Found, RemainsElsewhere, SuppressionHorizon, Verification};
 use crate::evidence::{SplicedFiles, tables_for};
 use crate::record::FoundRecord;
 use crate::resolve::Resolved;
 use crate::run::{RequestOutcome, Run, RunReport};
-use crate::signature::Signer;
+use crate::signature::{CertificateError, Signer, canonical};
 use crate::verify::{rows_left, search};
 use crate::{ErasureError, Step};
 
@@ -69,16 +72,16 @@ impl Run<'_> {
         let signer = Signer::new(key.expose())?;
         drop(key);
         let now = self.eraser.clock.now();
-        let spliced = SplicedFiles::new(&self.record);
-        let certify = |request: &RequestWithSubjects| -> Result<_, ErasureError> {
-            let certificate = self.certificate_for(request, resolved, &spliced, now);
-            let signed = (request.request.id, signer.sign(&certificate)?);
-            let outcome = RequestOutcome {
-                id: request.request.id,
-                state: ameles_ledger::RequestState::Completed,
-                rows: certificate.found.event_rows,
-                warnings: certificate.warnings,
-            };
+        let common = Common { now, shared: self.shared(now)?, spliced: SplicedFiles::new(&self.record) };
+        let none = FoundRecord::default();
+        let certify = |tables: &mut TablesMade, request: &RequestWithSubjects| -> Result<_, ErasureError> {
+            let id = request.request.id.to_string();
+            let found = self.record.found.get(&id).unwrap_or(&none);
+            let warnings = self.warnings(request, resolved, found, self.record.purged.unwrap_or(now));
+            let contents = self.contents_for(request, &id, found, &warnings, &common, tables)?;
+            let signed = (request.request.id, signer.sign_contents(&contents)?);
+            let rows = found.events.values().sum();
+            let outcome = RequestOutcome { id: request.request.id, state: ameles_ledger::RequestState::Completed, rows, warnings };
             self.progress.advance(1);
             Ok((signed, outcome))
         };
@@ -90,52 +93,67 @@ impl Run<'_> {
         Ok(certified.into_iter().unzip())
     }
 
-    fn certificate_for(
+    /// The fields of a [`Certificate`] that are the same for all requests of the run.
+    fn shared(&self, now: Timestamp) -> Result<[Field; 5], CertificateError> {
+        let verification = self.record.verification.clone().unwrap_or_default();
+        let suppression = SuppressionHorizon {
+            at_least_until: now.plus_days(i64::from(self.eraser.settings.horizon_days)),
+            note: "an encrypted entry keeps new and replayed events of the subject out; the time starts again at each event that it drops, and only an explicit grant that is later than the request ends it".to_owned(),
+        };
+        Ok([
+            ("format_version", canonical(&FORMAT_VERSION)?),
+            ("issued_by", canonical(&concat!("ameles ", env!("CARGO_PKG_VERSION")))?),
+            ("remains_elsewhere", canonical(&self.remains_elsewhere(now))?),
+            ("suppression", canonical(&suppression)?),
+            ("verification", canonical(&verification)?),
+        ])
+    }
+
+    /// The canonical bytes of a request's [`Certificate`]. Of ten thousand requests nearly all of it is the same, and is made once.
+    fn contents_for(
         &self,
         request: &RequestWithSubjects,
-        resolved: &Resolved,
-        spliced: &SplicedFiles<'_>,
-        now: Timestamp,
-    ) -> Certificate {
+        id: &str,
+        found: &FoundRecord,
+        warnings: &[String],
+        common: &Common<'_>,
+        tables: &mut TablesMade,
+    ) -> Result<Vec<u8>, CertificateError> {
         let asked = &request.request;
-        let found = self.record.found.get(&asked.id.to_string()).cloned().unwrap_or_default();
-        let purged = self.record.purged.unwrap_or(now);
+        let purged = self.record.purged.unwrap_or(common.now);
         let mut epochs: Vec<u32> = request.subjects.iter().map(|(epoch, _)| *epoch).collect();
         epochs.sort_unstable();
         epochs.dedup();
-        Certificate {
-            format_version: FORMAT_VERSION,
-            issued_by: concat!("ameles ", env!("CARGO_PKG_VERSION")).to_owned(),
-            request: CertifiedRequest {
-                id: asked.id.to_string(),
-                subject_kind: asked.kind,
-                regulation: asked.regulation.clone(),
-                reference: asked.reference.clone(),
-            },
-            clock: CertifiedClock {
-                received: asked.received,
-                suppressed: asked.submitted,
-                erased: self.record.erased.unwrap_or(now),
-                purged,
-                certified: now,
-                due: asked.due,
-                in_time: purged <= asked.due,
-            },
-            tables: tables_for(&self.record, spliced, &found),
-            verification: self.record.verification.clone().unwrap_or_default(),
-            remains_elsewhere: self.remains_elsewhere(now),
-            suppression: SuppressionHorizon {
-                at_least_until: now.plus_days(i64::from(self.eraser.settings.horizon_days)),
-                note: "an encrypted entry keeps new and replayed events of the subject out; the time starts again at each event that it drops, and only an explicit grant that is later than the request ends it".to_owned(),
-            },
-            warnings: self.warnings(request, resolved, &found, purged),
-            found: Found {
-                event_rows: found.events.values().sum(),
-                quarantine_rows: found.quarantine,
-                months: found.events.into_keys().collect(),
-                key_epochs: u32::try_from(epochs.len()).unwrap_or(u32::MAX),
-            },
-        }
+        let certified = CertifiedRequest {
+            id: id.to_owned(),
+            subject_kind: asked.kind,
+            regulation: asked.regulation.clone(),
+            reference: asked.reference.clone(),
+        };
+        let clock = CertifiedClock {
+            received: asked.received,
+            suppressed: asked.submitted,
+            erased: self.record.erased.unwrap_or(common.now),
+            purged,
+            certified: common.now,
+            due: asked.due,
+            in_time: purged <= asked.due,
+        };
+        let counts = Found {
+            event_rows: found.events.values().sum(),
+            quarantine_rows: found.quarantine,
+            months: found.events.keys().copied().collect(),
+            key_epochs: u32::try_from(epochs.len()).unwrap_or(u32::MAX),
+        };
+        let own = [
+            ("clock", canonical(&clock)?),
+            ("found", canonical(&counts)?),
+            ("request", canonical(&certified)?),
+            ("warnings", canonical(&warnings)?),
+        ];
+        let tables = tables.get(found, || canonical(&tables_for(&self.record, &common.spliced, found)))?;
+        let fields = own.iter().chain(&common.shared).map(|(name, bytes)| (*name, bytes.as_slice()));
+        Ok(object_of(fields.chain([("tables", tables)])))
     }
 
     fn remains_elsewhere(&self, now: Timestamp) -> Vec<RemainsElsewhere> {
@@ -180,16 +198,77 @@ impl Run<'_> {
 /// Requests that are worth a thread.
 const PER_THREAD_MIN: usize = 256;
 
+/// A field of a certificate: its name and its canonical bytes.
+type Field = (&'static str, Vec<u8>);
+
+/// What all certificates of a run are made from.
+struct Common<'a> {
+    now: Timestamp,
+    shared: [Field; 5],
+    spliced: SplicedFiles<'a>,
+}
+
+/// The canonical bytes of an object with these fields, whose names need no escape.
+fn object_of<'a>(fields: impl Iterator<Item = (&'static str, &'a [u8])>) -> Vec<u8> {
+    let mut fields: Vec<_> = fields.collect();
+    fields.sort_unstable_by_key(|(name, _)| *name);
+    let mut object = Vec::with_capacity(fields.iter().map(|(name, bytes)| name.len() + bytes.len() + 4).sum::<usize>() + 2);
+    for (name, bytes) in fields {
+        object.push(if object.is_empty() { b'{' } else { b',' });
+        object.push(b'"');
+        object.extend_from_slice(name.as_bytes());
+        object.extend_from_slice(b"\":");
+        object.extend_from_slice(bytes);
+    }
+    object.push(b'}');
+    object
+}
+
+/// How many tables' evidence is kept at once.
+const TABLES_KEPT_MAX: usize = 1_024;
+
+/// What was done to the tables, as certificates tell it, by what it depends on: requests whose rows were in the same files
+/// and months are told the same.
+#[derive(Default)]
+struct TablesMade {
+    made: HashMap<TablesKey, Vec<u8>>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct TablesKey {
+    months: Vec<Month>,
+    files: BTreeSet<u32>,
+    quarantined: bool,
+}
+
+impl TablesMade {
+    fn get(&mut self, found: &FoundRecord, make: impl FnOnce() -> Result<Vec<u8>, CertificateError>) -> Result<&[u8], CertificateError> {
+        let key =
+            TablesKey { months: found.events.keys().copied().collect(), files: found.files.clone(), quarantined: found.quarantine > 0 };
+        if self.made.len() >= TABLES_KEPT_MAX && !self.made.contains_key(&key) {
+            self.made.clear();
+        }
+        Ok(match self.made.entry(key) {
+            Entry::Occupied(made) => made.into_mut(),
+            Entry::Vacant(place) => place.insert(make()?),
+        })
+    }
+}
+
 /// Works on all requests, many of them in several threads; the results are in their order.
 fn in_threads<T: Send>(
     requests: &[RequestWithSubjects],
-    work: &(impl Fn(&RequestWithSubjects) -> Result<T, ErasureError> + Sync),
+    work: &(impl Fn(&mut TablesMade, &RequestWithSubjects) -> Result<T, ErasureError> + Sync),
 ) -> Result<Vec<T>, ErasureError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let share = requests.len().div_ceil(cores).max(PER_THREAD_MIN);
+    let run = |part: &[RequestWithSubjects]| {
+        let mut tables = TablesMade::default();
+        part.iter().map(|request| work(&mut tables, request)).collect::<Result<Vec<T>, _>>()
+    };
+    let run = &run;
     let parts: Vec<Result<Vec<T>, ErasureError>> = std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            requests.chunks(share).map(|part| scope.spawn(move || part.iter().map(work).collect::<Result<Vec<T>, _>>())).collect();
+        let threads: Vec<_> = requests.chunks(share).map(|part| scope.spawn(move || run(part))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     });
     let mut all = Vec::with_capacity(requests.len());
@@ -197,4 +276,60 @@ fn in_threads<T: Send>(
         all.extend(part?);
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::certificate::Certificate;
+
+    /// A field that is added to the certificate has to be added to what is signed.
+    #[test]
+    fn fields_put_together_are_the_certificates_canonical_bytes() {
+        let Certificate {
+            format_version,
+            issued_by,
+            request,
+            clock,
+            found,
+            tables,
+            verification,
+            remains_elsewhere,
+            suppression,
+            warnings,
+        } = crate::tests::certificates::sample();
+        let fields = [
+            ("warnings", canonical(&warnings).unwrap()),
+            ("verification", canonical(&verification).unwrap()),
+            ("tables", canonical(&tables).unwrap()),
+            ("suppression", canonical(&suppression).unwrap()),
+            ("request", canonical(&request).unwrap()),
+            ("remains_elsewhere", canonical(&remains_elsewhere).unwrap()),
+            ("issued_by", canonical(&issued_by).unwrap()),
+            ("found", canonical(&found).unwrap()),
+            ("format_version", canonical(&format_version).unwrap()),
+            ("clock", canonical(&clock).unwrap()),
+        ];
+        let whole = canonical(&crate::tests::certificates::sample()).unwrap();
+        assert_eq!(object_of(fields.iter().map(|(name, bytes)| (*name, bytes.as_slice()))), whole);
+    }
+
+    #[test]
+    fn tables_are_told_anew_where_files_months_or_quarantine_differ() {
+        let mut made = TablesMade::default();
+        let month = Month::from_epoch_months(582);
+        let first = FoundRecord { events: [(month, 3)].into(), quarantine: 0, files: [1, 2].into() };
+        assert_eq!(made.get(&first, || Ok(vec![1])).unwrap(), [1]);
+        let same = FoundRecord { events: [(month, 9)].into(), ..first.clone() };
+        assert_eq!(made.get(&same, || Ok(vec![2])).unwrap(), [1]);
+        let others = [
+            FoundRecord { quarantine: 1, ..first.clone() },
+            FoundRecord { files: [1].into(), ..first.clone() },
+            FoundRecord { events: [(Month::from_epoch_months(583), 3)].into(), ..first },
+        ];
+        for (at, other) in (3_u8..).zip(&others) {
+            assert_eq!(made.get(other, || Ok(vec![at])).unwrap(), [at]);
+        }
+    }
 }

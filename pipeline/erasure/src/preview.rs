@@ -12,7 +12,7 @@ use futures::StreamExt as _;
 use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
-use crate::census::{count_quarantine, count_rows};
+use crate::census::{Of, count_quarantine, count_rows};
 use crate::resolve::resolve;
 use crate::{Eraser, ErasureError};
 
@@ -78,10 +78,11 @@ impl Eraser {
         if requests.is_empty() {
             return Ok(Preview::default());
         }
-        let resolved = resolve(self, &requests).await?;
+        let resolved = resolve(self, &requests, &HashSet::new()).await?;
         let (root, snapshot) = (self.warehouse.root(), &resolved.snapshot);
         let files: Vec<_> = resolved.event_files().cloned().collect();
-        let census = count_rows(&self.warehouse, &files, resolved.targets.clone(), Some(resolved.devices())).await?;
+        let census =
+            count_rows(&self.warehouse, &files, resolved.targets.clone(), Some((resolved.devices(), Of::SubjectsAndOthers))).await?;
         let (quarantine_rows, _) = count_quarantine(root, snapshot.files(Table::Quarantine), resolved.targets.clone()).await?;
         let mut months = census.months;
         months.extend(resolved.affected.months.iter().copied());

@@ -28,6 +28,13 @@ pub(crate) struct StepDetail {
     pub record: Option<RunRecord>,
 }
 
+/// A [`StepDetail`] of a leader, to be written.
+#[derive(Debug, Serialize)]
+pub(crate) struct LeaderDetail<'a> {
+    pub leader: Option<RequestId>,
+    pub record: &'a RunRecord,
+}
+
 /// What a run has done up to now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunRecord {
@@ -187,6 +194,10 @@ mod tests {
         record.planned.entry(month).or_default().insert("events".to_owned(), vec![PlannedFile { path: "a".to_owned(), rows: 1, bytes: 2 }]);
         let detail = StepDetail { leader: None, error: Some("x".to_owned()), record: Some(record) };
         assert_eq!(serde_json::from_str::<StepDetail>(&serde_json::to_string(&detail)?)?, detail);
+        let nothing = RunRecord::default();
+        let leader = LeaderDetail { leader: None, record: detail.record.as_ref().unwrap_or(&nothing) };
+        let written = StepDetail { error: None, ..detail.clone() };
+        assert_eq!(serde_json::to_string(&leader)?, serde_json::to_string(&written)?);
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ameles_core::{DeviceId, Subject, SuppressedSubject, SuppressionEntry, SuppressionSet, Timestamp, UserId};
 use ameles_ledger::RequestWithSubjects;
 use ameles_schemas::Table;
-use ameles_store::{Affected, DataFile, Snapshot, affected};
+use ameles_store::{Affected, DataFile, Snapshot, affected_beyond, takes_whole_devices};
 use hashbrown::HashSet;
 
 use crate::census::{Targets, devices_of};
@@ -34,8 +34,9 @@ pub(crate) struct Resolved {
     pub quarantined: HashSet<DeviceId>,
 }
 
-/// Resolves `requests` against the tables as they stand now.
-pub(crate) async fn resolve(eraser: &Eraser, requests: &[RequestWithSubjects]) -> Result<Resolved, ErasureError> {
+/// Resolves `requests` against the tables as they stand now; the files of `events` in `seen` hold no row that goes, unless more
+/// devices have come to the requests since.
+pub(crate) async fn resolve(eraser: &Eraser, requests: &[RequestWithSubjects], seen: &HashSet<String>) -> Result<Resolved, ErasureError> {
     let everything = eraser.ledger.suppressions().await?;
     let mut targets = Targets { requests: requests.len(), ..Targets::default() };
     let mut entries = Vec::new();
@@ -60,7 +61,9 @@ pub(crate) async fn resolve(eraser: &Eraser, requests: &[RequestWithSubjects]) -
         }
     }
     let named = SuppressionSet::new(everything.sequence(), entries.iter().copied());
-    let affected = affected(&eraser.warehouse, &named).await?;
+    // A user's devices may become more by a commit in between; a device is a device.
+    let seen = if targets.users.is_empty() { seen.clone() } else { HashSet::new() };
+    let affected = affected_beyond(&eraser.warehouse, &named, seen).await?;
     // Read afterwards: whoever committed without having seen a request has committed by now.
     let snapshot = eraser.warehouse.snapshot().await?;
     let new_userless = assign_userless(eraser, requests, &snapshot, &affected, &mut targets).await?;
@@ -69,6 +72,7 @@ pub(crate) async fn resolve(eraser: &Eraser, requests: &[RequestWithSubjects]) -
         entries.extend(devices.iter().map(userless));
     }
     targets.covered = Arc::new(SuppressionSet::new(everything.sequence(), entries));
+    targets.whole = takes_whole_devices(&targets.covered);
     let quarantined = targets.devices.keys().chain(targets.userless.keys()).copied().collect();
     Ok(Resolved { targets: Arc::new(targets), affected, snapshot, new_userless, gone_for_good, lifted, quarantined })
 }

@@ -12,9 +12,9 @@ use futures::future::join_all;
 use hashbrown::HashSet;
 use serde::Serialize;
 
-use crate::census::{count_quarantine, count_rows, find_derived_files};
+use crate::census::{Of, count_quarantine, count_rows, find_derived_files};
 use crate::evidence::reconstruct;
-use crate::record::{MonthEvidence, PlannedFile, RunRecord, StepDetail};
+use crate::record::{LeaderDetail, MonthEvidence, PlannedFile, RunRecord, StepDetail};
 use crate::resolve::{Resolved, resolve};
 use crate::{Eraser, ErasureError, Progress, Step};
 
@@ -100,6 +100,8 @@ pub(crate) struct Run<'a> {
     pub requests: Vec<RequestWithSubjects>,
     pub record: RunRecord,
     leader: usize,
+    /// The other requests are known to follow the leader.
+    followed: bool,
     step: Step,
 }
 
@@ -109,7 +111,7 @@ impl<'a> Run<'a> {
         if requests.is_empty() {
             return Ok(None);
         }
-        let mut run = Self { eraser, progress, requests, record: RunRecord::default(), leader: 0, step: Step::Begin };
+        let mut run = Self { eraser, progress, requests, record: RunRecord::default(), leader: 0, followed: false, step: Step::Begin };
         run.take_over().await?;
         Ok(Some(run))
     }
@@ -162,7 +164,7 @@ impl<'a> Run<'a> {
         let mut seen: HashSet<String> = HashSet::new();
         for round in 0..self.eraser.settings.rounds_max {
             self.enter(Step::Resolve, "finding rows of the subjects", 0);
-            let resolved = resolve(self.eraser, &self.requests).await?;
+            let resolved = resolve(self.eraser, &self.requests, &seen).await?;
             let snapshot = resolved.snapshot.clone();
             let widened = self.keep_userless(&resolved).await?;
             if round == 0 {
@@ -172,7 +174,7 @@ impl<'a> Run<'a> {
             let unread = |file: &&DataFile| widened || !seen.contains(&file.path);
             let files: Vec<DataFile> = resolved.event_files().filter(unread).cloned().collect();
             let warehouse = &self.eraser.warehouse;
-            let mut census = count_rows(warehouse, &files, resolved.targets.clone(), Some(resolved.devices())).await?;
+            let mut census = count_rows(warehouse, &files, resolved.targets.clone(), Some((resolved.devices(), Of::Subjects))).await?;
             let requests_of = std::mem::take(&mut census.requests_of);
             find_derived_files(warehouse, &snapshot, &mut census, requests_of).await?;
             for (request, months) in self.requests.iter().zip(&census.by_request) {
@@ -195,6 +197,8 @@ impl<'a> Run<'a> {
                 return Ok(resolved);
             }
             seen.extend(files.into_iter().map(|file| file.path));
+            // Nothing was found in those of the other months.
+            seen.extend(resolved.affected.looked_in.iter().cloned());
             self.rewrite(maintainer, &resolved, &snapshot, &months, &mut seen).await?;
         }
         Err(ErasureError::StillArriving { rounds: self.eraser.settings.rounds_max })
@@ -337,16 +341,17 @@ impl<'a> Run<'a> {
     pub(crate) async fn done(&mut self, step: Step) -> Result<(), ErasureError> {
         self.save_leader().await?;
         let others: Vec<RequestId> = self.ids().filter(|id| *id != self.leader_id()).collect();
-        if !others.is_empty() {
+        if !others.is_empty() && !self.followed {
             let detail = StepDetail { leader: Some(self.leader_id()), ..StepDetail::default() };
             let detail = serde_json::to_string(&detail).map_err(ErasureError::Record)?;
-            self.eraser.ledger.set_step_all(&others, step.as_str(), &detail).await?;
+            self.eraser.ledger.follow(&others, self.leader_id(), step.as_str(), &detail).await?;
+            self.followed = true;
         }
         self.eraser.faults.passed(step)
     }
 
     async fn save_leader(&self) -> Result<(), ErasureError> {
-        let detail = StepDetail { leader: Some(self.leader_id()), error: None, record: Some(self.record.clone()) };
+        let detail = LeaderDetail { leader: Some(self.leader_id()), record: &self.record };
         let detail = serde_json::to_string(&detail).map_err(ErasureError::Record)?;
         self.eraser.ledger.set_step(self.leader_id(), self.step.as_str(), &detail).await?;
         Ok(())

@@ -68,18 +68,26 @@ impl Signer {
 
     /// The signed document as one line of JSON, keys in canonical order.
     pub(crate) fn sign(&self, certificate: &Certificate) -> Result<String, CertificateError> {
-        let value = serde_json::to_value(certificate).map_err(CertificateError::Json)?;
-        let contents = canonical_bytes(&value)?;
-        let signature = STANDARD.encode(self.pair.sign(&contents).as_ref());
-        let signature = json!({"algorithm": ALGORITHM, "public_key": self.public_key, "value": signature});
-        let mut document = Vec::with_capacity(contents.len() + 256);
+        self.sign_contents(&canonical(certificate)?)
+    }
+
+    /// The same of a certificate's canonical bytes.
+    pub(crate) fn sign_contents(&self, contents: &[u8]) -> Result<String, CertificateError> {
+        let value = STANDARD.encode(self.pair.sign(contents).as_ref());
+        let signature = canonical(&json!({"algorithm": ALGORITHM, "public_key": self.public_key, "value": value}))?;
+        let mut document = Vec::with_capacity(contents.len() + signature.len() + 32);
         document.extend_from_slice(b"{\"certificate\":");
-        document.extend_from_slice(&contents);
+        document.extend_from_slice(contents);
         document.extend_from_slice(b",\"signature\":");
-        document.extend_from_slice(&canonical_bytes(&signature)?);
+        document.extend_from_slice(&signature);
         document.push(b'}');
         String::from_utf8(document).map_err(|_| CertificateError::Shape { part: "document" })
     }
+}
+
+/// The canonical bytes of what `value` is in JSON.
+pub(crate) fn canonical(value: &impl Serialize) -> Result<Vec<u8>, CertificateError> {
+    Ok(canonical_bytes(&serde_json::to_value(value).map_err(CertificateError::Json)?)?)
 }
 
 /// Signs `certificate` with the Ed25519 key in `pkcs8`, and gives the document as one line of JSON.

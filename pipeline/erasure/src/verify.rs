@@ -9,7 +9,7 @@ use ameles_schemas::Table;
 use ameles_store::verify::{Finding, ScanReport, scan_by_index, scan_for};
 use serde::{Deserialize, Serialize};
 
-use crate::census::{Targets, count_rows};
+use crate::census::{Of, Targets, count_rows};
 use crate::resolve::lifted_from;
 use crate::{Eraser, ErasureError, Progress, Step};
 
@@ -179,6 +179,7 @@ pub(crate) async fn rows_left(eraser: &Eraser, targets: Arc<Targets>, devices: O
         return Ok(0);
     }
     let snapshot = eraser.warehouse.snapshot().await?;
-    let census = count_rows(&eraser.warehouse, snapshot.files(Table::Events), targets, devices).await?;
+    let census =
+        count_rows(&eraser.warehouse, snapshot.files(Table::Events), targets, devices.map(|devices| (devices, Of::Subjects))).await?;
     Ok(census.rows)
 }

@@ -301,7 +301,7 @@ impl<'a> Applier<'a> {
         const DOING: &str = "complete requests";
         let list = id_list(ids);
         sqlx::query(
-            "UPDATE requests SET state = 'completed', closed = ?, step = NULL, step_detail = NULL WHERE id IN (SELECT value FROM json_each(?))",
+            "UPDATE requests SET state = 'completed', closed = ?, step = NULL, step_detail = NULL, leader = NULL WHERE id IN (SELECT value FROM json_each(?))",
         )
         .bind(self.at.micros())
         .bind(list.as_str())
@@ -330,7 +330,7 @@ impl<'a> Applier<'a> {
     /// warehouse may have come from that backup too: the request is carried out once more.
     async fn reopen(&self, connection: &mut SqliteConnection, id: RequestId) -> Result<bool, LedgerError> {
         let done = sqlx::query(
-            "UPDATE requests SET state = 'in_progress', started = COALESCE(started, ?), step = NULL, step_detail = NULL \
+            "UPDATE requests SET state = 'in_progress', started = COALESCE(started, ?), step = NULL, step_detail = NULL, leader = NULL \
              WHERE id = ? AND state IN ('pending', 'in_progress')",
         )
         .bind(self.at.micros())

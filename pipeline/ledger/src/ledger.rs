@@ -24,7 +24,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Readers beside the one writer.
 const CONNECTIONS_MAX: u32 = 4;
 /// Each format's change from the one before, in order.
-const MIGRATIONS: [&str; 2] = [include_str!("../migrations/0001_ledger.sql"), include_str!("../migrations/0002_issued.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../migrations/0001_ledger.sql"),
+    include_str!("../migrations/0002_issued.sql"),
+    include_str!("../migrations/0003_runs.sql"),
+];
 /// The format that this version writes.
 const KNOWN: i64 = MIGRATIONS.len() as i64;
 /// How long a suppression outlasts the last event it dropped, unless configured.

@@ -17,6 +17,7 @@ mod journal;
 mod keys;
 mod ledger;
 mod model;
+mod pack;
 mod records;
 mod requests;
 mod runs;

@@ -14,7 +14,8 @@ use crate::{Ledger, LedgerError, NewRequest, Request, RequestFilter, RequestId, 
 /// How many pseudonyms one request may name: one an epoch.
 const SUBJECTS_MAX: usize = 1_000;
 pub(crate) const COLUMNS: &str = "SELECT id, kind, regulation, state, received, submitted, due, due_before_extension, extension_reason, \
-                       started, closed, reference, actor, step, step_detail FROM requests";
+                       started, closed, reference, actor, COALESCE((SELECT l.step FROM requests l WHERE l.id = requests.leader \
+                       AND l.state = 'in_progress'), step), step_detail FROM requests";
 
 impl Ledger {
     /// Enters a request. When it returns, the subject is suppressed in every process, and the

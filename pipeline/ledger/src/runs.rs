@@ -11,6 +11,7 @@ use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use crate::act::{Act, Op, SealedSubject};
 use crate::apply::{id_list, suppression_place};
 use crate::error::Doing as _;
+use crate::pack::{Packed, pack, unpack};
 use crate::requests::{COLUMNS, lookup_of, request_of, state_of};
 use crate::write::Write;
 use crate::{Ledger, LedgerError, RequestId, RequestState, RequestWithSubjects, validate};
@@ -123,15 +124,28 @@ impl Ledger {
     /// # Errors
     /// When one of them is not in progress; none has been changed then.
     pub async fn set_step_all(&self, ids: &[RequestId], step: &str, detail_json: &str) -> Result<(), LedgerError> {
+        self.set_steps(ids, None, step, detail_json).await
+    }
+
+    /// Notes that the requests are carried out together with `leader`, whose steps are theirs from now on.
+    ///
+    /// # Errors
+    /// When one of them is not in progress; none has been changed then.
+    pub async fn follow(&self, ids: &[RequestId], leader: RequestId, step: &str, detail_json: &str) -> Result<(), LedgerError> {
+        self.set_steps(ids, Some(leader), step, detail_json).await
+    }
+
+    async fn set_steps(&self, ids: &[RequestId], leader: Option<RequestId>, step: &str, detail_json: &str) -> Result<(), LedgerError> {
         validate::step(step)?;
         validate::stored_json(detail_json)?;
         let mut write = Write::begin_plain(&self.inner).await?;
-        // One statement for all of them: a run takes a dozen steps with ten thousand requests.
+        // One statement for all of them: a run may have ten thousand requests.
         let done = sqlx::query(
-            "UPDATE requests SET step = ?, step_detail = ? WHERE state = 'in_progress' AND id IN (SELECT value FROM json_each(?))",
+            "UPDATE requests SET step = ?, step_detail = ?, leader = ? WHERE state = 'in_progress' AND id IN (SELECT value FROM json_each(?))",
         )
         .bind(step)
         .bind(detail_json)
+        .bind(leader.map(|leader| leader.to_string()))
         .bind(id_list(ids))
         .execute(&mut *write.tx)
         .await
@@ -160,36 +174,39 @@ impl Ledger {
     /// # Errors
     /// When one of them is not in progress; none has been changed then.
     pub async fn complete_all(&self, certificates: &[(RequestId, String)]) -> Result<(), LedgerError> {
-        const DOING: &str = "keep certificates";
         let mut write = Write::begin(&self.inner).await?;
         let ids: Vec<RequestId> = certificates.iter().map(|(id, _)| *id).collect();
         let mut known = standings(&mut write.tx, &ids).await?;
-        let mut acts = Vec::with_capacity(certificates.len());
-        let mut kept = Vec::with_capacity(certificates.len());
+        let mut new = Vec::with_capacity(certificates.len());
         for (id, certificate) in certificates {
             validate::stored_json(certificate)?;
-            let Standing { state, actor, certificate: stored } = known.remove(id).ok_or(LedgerError::NoSuchRequest(*id))?;
-            if state == RequestState::Completed && stored.as_deref() == Some(certificate) {
+            let Standing { state, actor } = known.remove(id).ok_or(LedgerError::NoSuchRequest(*id))?;
+            if state == RequestState::Completed && certificate_of(&mut write.tx, *id).await?.as_deref() == Some(certificate) {
                 continue;
             }
             if state != RequestState::InProgress {
                 return Err(LedgerError::WrongState { id: *id, state, act: "complete" });
             }
-            kept.push((id.to_string(), certificate.as_str()));
-            let certificate_sha256 = hex::encode(digest::digest(&digest::SHA256, certificate.as_bytes()));
-            let detail = json!({"certificate_sha256": certificate_sha256});
-            acts.push(Act::new(&actor, "request_completed", Some(*id), &detail, Op::Complete { certificate_sha256 }));
+            new.push((*id, actor, certificate.clone()));
         }
-        for chunk in kept.chunks(CERTIFICATES_PER_UPDATE) {
-            let mut update = QueryBuilder::<Sqlite>::new("UPDATE requests SET certificate = kept.column2 FROM (");
-            update.push_values(chunk, |mut values, (id, certificate)| {
-                values.push_bind(id.as_str()).push_bind(*certificate);
-            });
-            update.push(") AS kept WHERE requests.id = kept.column1");
-            update.build().execute(&mut *write.tx).await.doing(DOING)?;
-        }
-        if !acts.is_empty() {
+        if !new.is_empty() {
+            let (new, packed) = tokio::task::spawn_blocking(move || {
+                let texts: Vec<&str> = new.iter().map(|(.., certificate)| certificate.as_str()).collect();
+                let packed = pack(&texts);
+                (new, packed)
+            })
+            .await
+            .map_err(LedgerError::Worker)?;
+            let mut acts = Vec::with_capacity(new.len());
+            for (id, actor, certificate) in &new {
+                let certificate_sha256 = hex::encode(digest::digest(&digest::SHA256, certificate.as_bytes()));
+                let detail = json!({"certificate_sha256": certificate_sha256});
+                acts.push(Act::new(actor, "request_completed", Some(*id), &detail, Op::Complete { certificate_sha256 }));
+            }
             write.perform(acts).await?;
+            // After the states: a row that has grown is moved once.
+            let ids: Vec<RequestId> = new.iter().map(|(id, ..)| *id).collect();
+            keep_certificates(&mut write.tx, &ids, packed?).await?;
         }
         let forgot = write.changes.consents_removed;
         write.commit().await?;
@@ -205,35 +222,69 @@ impl Ledger {
     /// # Errors
     /// When there is no such request.
     pub async fn certificate(&self, id: RequestId) -> Result<Option<String>, LedgerError> {
-        sqlx::query_scalar::<_, Option<String>>("SELECT certificate FROM requests WHERE id = ?")
-            .bind(id.to_string())
-            .fetch_optional(&self.inner.pool)
-            .await
-            .doing("read a certificate")?
-            .ok_or(LedgerError::NoSuchRequest(id))
+        let mut connection = self.inner.pool.acquire().await.doing("read a certificate")?;
+        certificate_of(&mut connection, id).await
     }
+}
+
+/// A request's certificate as it was signed, packed or not.
+async fn certificate_of(connection: &mut SqliteConnection, id: RequestId) -> Result<Option<String>, LedgerError> {
+    const DOING: &str = "read a certificate";
+    let row = sqlx::query(
+        "SELECT r.certificate, r.certificate_packed, b.text FROM requests r \
+         LEFT JOIN certificate_bases b ON b.id = r.certificate_base WHERE r.id = ?",
+    )
+    .bind(id.to_string())
+    .fetch_optional(connection)
+    .await
+    .doing(DOING)?
+    .ok_or(LedgerError::NoSuchRequest(id))?;
+    let packed: Option<&[u8]> = row.try_get(1).doing(DOING)?;
+    let base: Option<&[u8]> = row.try_get(2).doing(DOING)?;
+    match packed {
+        Some(packed) => unpack(base.unwrap_or_default(), packed).map(Some),
+        None => row.try_get(0).doing(DOING),
+    }
+}
+
+async fn keep_certificates(connection: &mut SqliteConnection, ids: &[RequestId], packed: Packed) -> Result<(), LedgerError> {
+    const DOING: &str = "keep certificates";
+    let base: Option<i64> = if packed.base.is_empty() {
+        None
+    } else {
+        let insert = sqlx::query("INSERT INTO certificate_bases (text) VALUES (?)").bind(packed.base);
+        Some(insert.execute(&mut *connection).await.doing(DOING)?.last_insert_rowid())
+    };
+    let kept: Vec<(&RequestId, Vec<u8>)> = ids.iter().zip(packed.texts).collect();
+    for chunk in kept.chunks(CERTIFICATES_PER_UPDATE) {
+        let mut update = QueryBuilder::<Sqlite>::new("UPDATE requests SET certificate = NULL, certificate_base = ");
+        update.push_bind(base).push(", certificate_packed = kept.column2 FROM (");
+        update.push_values(chunk, |mut values, (id, packed)| {
+            values.push_bind(id.to_string()).push_bind(packed.as_slice());
+        });
+        update.push(") AS kept WHERE requests.id = kept.column1");
+        update.build().execute(&mut *connection).await.doing(DOING)?;
+    }
+    Ok(())
 }
 
 /// Where a request stands.
 struct Standing {
     state: RequestState,
     actor: String,
-    certificate: Option<String>,
 }
 
 async fn standings(connection: &mut SqliteConnection, ids: &[RequestId]) -> Result<HashMap<RequestId, Standing>, LedgerError> {
     const DOING: &str = "read requests' states";
-    let rows =
-        sqlx::query("SELECT id, state, COALESCE(run_actor, actor), certificate FROM requests WHERE id IN (SELECT value FROM json_each(?))")
-            .bind(id_list(ids))
-            .fetch_all(connection)
-            .await
-            .doing(DOING)?;
+    let rows = sqlx::query("SELECT id, state, COALESCE(run_actor, actor) FROM requests WHERE id IN (SELECT value FROM json_each(?))")
+        .bind(id_list(ids))
+        .fetch_all(connection)
+        .await
+        .doing(DOING)?;
     let standing = |row: &SqliteRow| {
         let id = row.try_get::<&str, _>(0).doing(DOING)?.parse()?;
         let state = state_of(row.try_get(1).doing(DOING)?)?;
-        let (actor, certificate) = (row.try_get(2).doing(DOING)?, row.try_get(3).doing(DOING)?);
-        Ok((id, Standing { state, actor, certificate }))
+        Ok((id, Standing { state, actor: row.try_get(2).doing(DOING)? }))
     };
     rows.iter().map(standing).collect()
 }

@@ -10,7 +10,7 @@ use hashbrown::HashSet;
 
 use crate::files::{Rows, RunReader, column, optional_pseudonyms, pseudonyms};
 use crate::recover::not_rolled_up;
-use crate::splice::find::rows_of_devices;
+use crate::splice::find::{devices_in, rows_of_devices};
 use crate::splice::month::parallel;
 use crate::{DataFile, Snapshot, StoreError, Warehouse};
 
@@ -27,6 +27,8 @@ pub struct Affected {
     pub other_users: u64,
     /// Rows of `events` that go.
     pub rows: u64,
+    /// Files of `events` in which they were looked for.
+    pub looked_in: HashSet<String>,
 }
 
 /// Finds what the erasure of `suppressions`' subjects touches; every entry counts, pending or not.
@@ -34,21 +36,38 @@ pub struct Affected {
 /// # Errors
 /// When storage fails.
 pub async fn affected(warehouse: &Warehouse, suppressions: &SuppressionSet) -> Result<Affected, StoreError> {
+    find(warehouse, suppressions, None).await
+}
+
+/// The same without counting other users, and as if the files of `events` in `seen` held none of the subjects' rows.
+///
+/// # Errors
+/// When storage fails.
+pub async fn affected_beyond(warehouse: &Warehouse, suppressions: &SuppressionSet, seen: HashSet<String>) -> Result<Affected, StoreError> {
+    find(warehouse, suppressions, Some(seen)).await
+}
+
+async fn find(warehouse: &Warehouse, suppressions: &SuppressionSet, seen: Option<HashSet<String>>) -> Result<Affected, StoreError> {
     // So that a batch which had not seen the request is in the snapshot.
     warehouse.barrier().await?;
     let snapshot = warehouse.snapshot().await?;
     let (warehouse, suppressions) = (warehouse.clone(), suppressions.clone());
     tokio::task::spawn_blocking(move || {
-        let found = resolve(&warehouse, &snapshot, &suppressions)?;
+        let found = resolve_and_count(&warehouse, &snapshot, &suppressions, seen.is_none())?;
         let mut affected = Affected { other_users: found.other_users, ..Affected::default() };
         affected.devices.extend(suppressions.touched_devices());
         affected.devices.extend(found.devices.iter().copied());
         affected.userless_devices.extend(found.userless.iter().copied().chain(suppressions.userless_devices()));
         let set = suppressions.with_userless(found.userless, Timestamp::MAX);
-        count(&warehouse, &snapshot, &set, &mut affected)?;
+        count(&warehouse, &snapshot, &set, &seen.unwrap_or_default(), &mut affected)?;
         Ok(affected)
     })
     .await?
+}
+
+/// Whether all rows of all devices of a set go, so that a row's device alone tells whether it does.
+pub fn takes_whole_devices(set: &SuppressionSet) -> bool {
+    set.users().next().is_none() && set.userless_devices().next().is_none() && set.devices().all(|id| set.covers_device(id))
 }
 
 /// The devices of some users.
@@ -61,6 +80,10 @@ pub(crate) struct Resolved {
 
 /// Finds the suppressed users' devices by `links`, and by the events whose links are still to be committed.
 pub(crate) fn resolve(warehouse: &Warehouse, snapshot: &Snapshot, set: &SuppressionSet) -> Result<Resolved, StoreError> {
+    resolve_and_count(warehouse, snapshot, set, false)
+}
+
+fn resolve_and_count(warehouse: &Warehouse, snapshot: &Snapshot, set: &SuppressionSet, count_others: bool) -> Result<Resolved, StoreError> {
     let mut found = Resolved::default();
     if !warehouse.tables().has_user {
         return Ok(found);
@@ -79,7 +102,9 @@ pub(crate) fn resolve(warehouse: &Warehouse, snapshot: &Snapshot, set: &Suppress
         return Ok(found);
     }
     if users.is_empty() && not_rolled_up(snapshot, Table::Links).is_empty() {
-        found.other_users = users_of(warehouse, snapshot, &sorted(set.devices().map(|device| *device.as_bytes())))?;
+        if count_others {
+            found.other_users = users_of(warehouse, snapshot, &sorted(set.devices().map(|device| *device.as_bytes())))?;
+        }
         return Ok(found);
     }
     let mut shared: HashSet<u128> = HashSet::new();
@@ -138,16 +163,28 @@ pub(crate) fn some_columns(warehouse: &Warehouse, table: Table, names: &[&str]) 
     Ok(Arc::new(Schema::new(schema.fields().iter().filter(|field| names.contains(&field.name().as_str())).cloned().collect::<Vec<_>>())))
 }
 
-fn count(warehouse: &Warehouse, snapshot: &Snapshot, set: &SuppressionSet, affected: &mut Affected) -> Result<(), StoreError> {
+fn count(
+    warehouse: &Warehouse,
+    snapshot: &Snapshot,
+    set: &SuppressionSet,
+    seen: &HashSet<String>,
+    affected: &mut Affected,
+) -> Result<(), StoreError> {
     let devices = sorted(affected.devices.iter().chain(&affected.userless_devices).map(|device| *device.as_bytes()));
     if devices.is_empty() {
         return Ok(());
     }
-    let files: VecDeque<DataFile> = snapshot.files(Table::Events).iter().cloned().collect();
+    let files: VecDeque<DataFile> = snapshot.files(Table::Events).iter().filter(|file| !seen.contains(&file.path)).cloned().collect();
+    affected.looked_in = files.iter().map(|file| file.path.clone()).collect();
+    let whole = takes_whole_devices(set);
     let counted = parallel(files, |_, file| {
-        let rows = rows_of_devices(warehouse, Table::Events, &file, &devices)?;
-        let hits = rows.iter().filter(|row| set.covers(row.device, row.user, row.ts.unwrap_or(Timestamp::MAX))).count() as u64;
-        Ok((file.month, hits))
+        let hits = if whole {
+            devices_in(warehouse, Table::Events, &file, &devices)?.len()
+        } else {
+            let rows = rows_of_devices(warehouse, Table::Events, &file, &devices)?;
+            rows.iter().filter(|row| set.covers(row.device, row.user, row.ts.unwrap_or(Timestamp::MAX))).count()
+        };
+        Ok((file.month, hits as u64))
     });
     for (month, hits) in counted.map_err(|stop| stop.into_error(Table::Events.as_str()))? {
         affected.rows += hits;

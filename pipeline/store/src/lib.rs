@@ -50,7 +50,7 @@ mod warehouse;
 #[cfg(test)]
 mod tests;
 
-pub use affected::{Affected, affected};
+pub use affected::{Affected, affected, affected_beyond, takes_whole_devices};
 pub use append::{Append, Appended, Settling, Txn};
 pub use cohorts::{Cohorts, NEVER};
 pub use compact::Compacted;
@@ -64,7 +64,7 @@ pub use rebuild::{MonthRebuild, TableRebuild};
 pub use rewrite::{FileEvidence, MonthRewrite, Rewrite, RowProgress, TableChange};
 pub use snapshot::{DataFile, Snapshot};
 pub use splice::Counts as SpliceCounts;
-pub use splice::find::{DeviceRow, rows_of_devices};
+pub use splice::find::{DeviceRow, devices_in, rows_of_devices};
 pub use splice::month::estimate::{RewriteEstimate, estimate_rewrite};
 pub use view::ReadView;
 pub use warehouse::Warehouse;

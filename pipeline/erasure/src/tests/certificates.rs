@@ -13,7 +13,7 @@ const SCHEMA: &str = include_str!("../../../../schemas/certificate/v1.json");
 const FROZEN: &str = include_str!("../../../../schemas/certificate/fixtures/v1.json");
 const FROZEN_KEY: &str = include_str!("../../../../schemas/certificate/fixtures/v1.public-key");
 
-fn sample() -> Certificate {
+pub(crate) fn sample() -> Certificate {
     let at = |text: &str| text.parse::<ameles_core::Timestamp>().unwrap();
     let file = |path: &str, sha256: Option<&str>| FileEvidence {
         path: path.to_owned(),

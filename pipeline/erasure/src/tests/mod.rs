@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod certificates;
+pub(crate) mod certificates;
 mod fixture;
 mod handing_over;
 mod hiding;

@@ -2,7 +2,7 @@
 
 use ameles_core::Month;
 
-use super::{Home, at};
+use super::{Home, at, device, request};
 use crate::{Issue, IssuedMonth, LedgerError};
 
 const BYTES_MAX: u64 = 1 << 20;
@@ -63,10 +63,23 @@ async fn nobody_overwrites_what_he_has_not_seen_and_room_is_bounded() {
 async fn a_ledger_of_format_one_is_brought_up_to_date() {
     let home = Home::new();
     let ledger = home.create().await;
-    for sql in ["DROP TABLE issued", "DROP TABLE issued_marks", "DROP TABLE issues", "DELETE FROM versions WHERE version = 2"] {
+    let id = ledger.submit(request(device(1))).await.unwrap();
+    for sql in [
+        "DROP TABLE issued",
+        "DROP TABLE issued_marks",
+        "DROP TABLE issues",
+        "DROP TABLE certificate_bases",
+        "ALTER TABLE requests DROP COLUMN certificate_base",
+        "ALTER TABLE requests DROP COLUMN certificate_packed",
+        "ALTER TABLE requests DROP COLUMN leader",
+        "DELETE FROM versions WHERE version > 1",
+    ] {
         sqlx::query(sql).execute(&ledger.inner.pool).await.unwrap();
     }
     ledger.close().await;
     let ledger = home.open().await;
     assert!(ledger.issue("mau", &issue(0, "2018-07", "rows", 40), BYTES_MAX).await.unwrap());
+    ledger.begin_run("cli").await.unwrap();
+    ledger.complete(id, r#"{"rows":1}"#).await.unwrap();
+    assert_eq!(ledger.certificate(id).await.unwrap().as_deref(), Some(r#"{"rows":1}"#));
 }

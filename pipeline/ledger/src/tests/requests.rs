@@ -1,7 +1,7 @@
 //! Requests' lives, and what readers see of them.
 
 use super::*;
-use crate::{RequestFilter, RequestState};
+use crate::{RequestFilter, RequestId, RequestState};
 
 #[tokio::test]
 async fn a_submitted_subject_is_suppressed_at_once_in_every_handle() {
@@ -34,6 +34,64 @@ async fn two_handles_write_at_once_and_lose_nothing() {
     assert_eq!(handles[1].suppressions().await.unwrap().devices().count(), 40);
     assert!(handles[0].audit_verify().await.unwrap().is_intact());
     assert_eq!(ids.len(), 40);
+}
+
+#[tokio::test]
+async fn certificates_come_back_as_they_were_signed_those_of_earlier_formats_too() {
+    let home = Home::new();
+    let ledger = home.create().await;
+    let mut ids = Vec::new();
+    for number in 0..150 {
+        ids.push(ledger.submit(request(user(number))).await.unwrap());
+    }
+    ledger.begin_run("cli").await.unwrap();
+    let text = |id: &RequestId| format!(r#"{{"files":"{}","id":"{id}"}}"#, "0123456789abcdef é ".repeat(80));
+    let signed: Vec<_> = ids.iter().map(|id| (*id, text(id))).collect();
+    let (first, others) = signed.split_first().unwrap();
+    ledger.complete_all(others).await.unwrap();
+    ledger.complete_all(others).await.unwrap();
+    // Formats 1 and 2 kept the text as it is.
+    sqlx::query("UPDATE requests SET state = 'completed', certificate = ? WHERE id = ?")
+        .bind(&first.1)
+        .bind(first.0.to_string())
+        .execute(&ledger.inner.pool)
+        .await
+        .unwrap();
+    ledger.complete(first.0, &first.1).await.unwrap();
+    for (id, certificate) in &signed {
+        assert_eq!(ledger.certificate(*id).await.unwrap().as_ref(), Some(certificate));
+    }
+    let bytes: i64 =
+        sqlx::query_scalar("SELECT SUM(LENGTH(certificate_packed)) FROM requests").fetch_one(&ledger.inner.pool).await.unwrap();
+    assert!(bytes < 149 * 150, "{bytes}");
+}
+
+#[tokio::test]
+async fn those_that_follow_a_leader_are_at_its_step_until_it_is_completed() {
+    let home = Home::new();
+    let ledger = home.create().await;
+    let mut ids = Vec::new();
+    for number in 0..3 {
+        ids.push(ledger.submit(request(user(number))).await.unwrap());
+    }
+    let [leader, second, third] = ids[..] else { panic!("three requests") };
+    assert!(matches!(ledger.follow(&[second], leader, "begin", "{}").await, Err(LedgerError::WrongState { .. })));
+    ledger.begin_run("cli").await.unwrap();
+    ledger.set_step(leader, "begin", "{}").await.unwrap();
+    ledger.follow(&[second, third], leader, "begin", r#"{"leader":1}"#).await.unwrap();
+    ledger.set_step(leader, "purge", "{}").await.unwrap();
+    for id in &ids {
+        assert_eq!(ledger.request(*id).await.unwrap().step.as_deref(), Some("purge"));
+    }
+    assert_eq!(ledger.request(second).await.unwrap().step_detail.as_deref(), Some(r#"{"leader":1}"#));
+    // A step of its own is its own.
+    ledger.set_step(third, "verify", "{}").await.unwrap();
+    assert_eq!(ledger.request(third).await.unwrap().step.as_deref(), Some("verify"));
+    ledger.complete(leader, "{}").await.unwrap();
+    assert_eq!(ledger.request(leader).await.unwrap().step, None);
+    assert_eq!(ledger.request(second).await.unwrap().step.as_deref(), Some("begin"));
+    ledger.complete(second, "{}").await.unwrap();
+    assert_eq!(ledger.request(second).await.unwrap().step, None);
 }
 
 #[tokio::test]

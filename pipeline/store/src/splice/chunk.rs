@@ -13,6 +13,7 @@ use super::dictionary::Dictionary;
 use super::file::Source;
 use super::leaf::{Leaf, Rows, Shape, Values};
 use super::page::{Codec, Header, Kind};
+use super::pieces::{Pieces, PiecesBuilder};
 use super::stats::{PageRange, chunk_statistics, column_index};
 use super::{Counts, Edit, Stop};
 
@@ -89,7 +90,7 @@ impl Chunk<'_> {
         edits: &[Edit],
         replacements: Option<&Leaf>,
         counts: &mut Counts,
-    ) -> Result<(Bytes, ColumnCloseResult), Stop> {
+    ) -> Result<(Pieces, ColumnCloseResult), Stop> {
         let mut dictionary = self.dictionary(codec)?;
         let mut pages = Vec::with_capacity(self.page_count());
         let mut removed: HashSet<u32> = HashSet::new();
@@ -158,23 +159,25 @@ impl Chunk<'_> {
         pages: &[NewPage],
         stale: &[Header],
         counts: &mut Counts,
-    ) -> Result<(Bytes, ColumnCloseResult), Stop> {
+    ) -> Result<(Pieces, ColumnCloseResult), Stop> {
         let (compression, shape) = (self.metadata.compression(), &self.shape);
-        let mut bytes = Vec::with_capacity(size(self.metadata.compressed_size())? + (16 << 10));
+        let mut bytes = PiecesBuilder::default();
         let mut plain = self.metadata.uncompressed_size() - stale.iter().map(|header| (header.length + header.plain) as i64).sum::<i64>();
         if let (Some(dictionary), Some(old)) = (dictionary, self.dictionary_bytes()?) {
             if dictionary.changed {
                 let header = super::page::read_header(&old)?;
-                plain += dictionary.write(codec, &mut bytes, compression)? as i64 - (header.length + header.plain) as i64;
+                let written = bytes.encode(|out| dictionary.write(codec, out, compression))?;
+                plain += written as i64 - (header.length + header.plain) as i64;
                 counts.dictionaries += 1;
                 counts.bytes_encoded += bytes.len() as u64;
             } else {
-                bytes.extend_from_slice(&old);
+                bytes.copy(old);
                 counts.bytes_copied += bytes.len() as u64;
             }
         }
         let first_page = bytes.len();
         let entries = dictionary.map(|dictionary| &dictionary.entries);
+        let lengths = entries.map(lengths_of).unwrap_or_default();
         let (mut offsets, mut ranges, mut payload) = (OffsetIndexBuilder::new(), Some(Vec::new()), Vec::new());
         let (mut rows_written, mut values, mut text_bytes) = (0, 0, 0_i64);
         for page in pages {
@@ -182,20 +185,21 @@ impl Chunk<'_> {
             let (rows, slots, texts) = match page {
                 NewPage::Copied(page) => {
                     let stored = self.page_bytes(*page)?;
-                    bytes.extend_from_slice(&stored);
-                    counts.pages_copied += 1;
-                    counts.bytes_copied += (bytes.len() - start) as u64;
                     let rows = self.page_rows(*page)?.len();
                     let slots = if shape.max_rep == 0 { rows } else { super::page::read_header(&stored)?.values };
+                    bytes.copy(stored);
+                    counts.pages_copied += 1;
+                    counts.bytes_copied += (bytes.len() - start) as u64;
                     (rows, slots, self.offsets.unencoded_byte_array_data_bytes().and_then(|bytes| bytes.get(*page)).copied())
                 }
                 NewPage::Encoded { header, leaf, rows } => {
                     payload.clear();
                     leaf.encode(shape, header.encoding, entries.map_or(0, Values::len), &mut payload)?;
-                    plain += (codec.write(&mut bytes, &payload, leaf.slots, header, compression)? + payload.len()) as i64;
+                    let head = bytes.encode(|out| codec.write(out, &payload, leaf.slots, header, compression))?;
+                    plain += (head + payload.len()) as i64;
                     counts.pages_encoded += 1;
                     counts.bytes_encoded += (bytes.len() - start) as u64;
-                    (*rows, leaf.slots, Some(text_bytes_of(&leaf.values, entries)))
+                    (*rows, leaf.slots, Some(text_bytes_of(&leaf.values, &lengths)))
                 }
             };
             offsets.append_row_count(rows as i64);
@@ -254,7 +258,7 @@ impl Chunk<'_> {
             column_index: ranges.map(|ranges| column_index(shape, &ranges)).transpose()?,
             offset_index: Some(offsets.build()),
         };
-        Ok((Bytes::from(bytes), close))
+        Ok((bytes.build(), close))
     }
 
     /// How many pages there are of each encoding.
@@ -291,11 +295,19 @@ impl Chunk<'_> {
     }
 }
 
-fn text_bytes_of(values: &Values, dictionary: Option<&Values>) -> i64 {
-    match (values, dictionary) {
-        (Values::Texts(texts), _) => texts.bytes.len() as i64,
-        (Values::Codes(codes), Some(Values::Texts(entries))) => codes.iter().map(|code| entries.get(*code as usize).len() as i64).sum(),
-        _ => 0,
+/// The bytes of each entry of a dictionary of texts.
+fn lengths_of(entries: &Values) -> Vec<u32> {
+    match entries {
+        Values::Texts(texts) => (0..texts.ends.len()).map(|at| texts.get(at).len() as u32).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn text_bytes_of(values: &Values, lengths: &[u32]) -> i64 {
+    match values {
+        Values::Texts(texts) => texts.bytes.len() as i64,
+        Values::Codes(codes) => codes.iter().filter_map(|code| lengths.get(*code as usize)).map(|length| i64::from(*length)).sum(),
+        Values::Fixed { .. } => 0,
     }
 }
 
@@ -321,17 +333,23 @@ fn with_edits(
     }
     let mine = Rows::new(&mine, shape);
     let (mut done, mut replaced) = (0, 0);
-    for edit in edits {
+    let mut left = edits;
+    while let Some(edit) = left.first() {
+        // A device's rows are neighbours: those that go together are passed over together.
+        let follows = |pair: &[Edit]| matches!(pair, [a, b] if a.with.is_none() && b.with.is_none() && b.row == a.row + 1);
+        let together = 1 + left.windows(2).take_while(|pair| follows(pair)).count();
+        left = left.get(together..).unwrap_or_default();
         let row = edit.row as usize - first_row;
         rows.copy_to(&mut new, done..row)?;
         if let Values::Codes(codes) = &old.values {
-            removed.extend(rows.values(row..row + 1).and_then(|range| codes.get(range)).unwrap_or_default());
+            let codes = rows.values(row..row + together).and_then(|range| codes.get(range)).unwrap_or_default();
+            removed.extend(codes.chunk_by(|a, b| a == b).filter_map(<[u32]>::first));
         }
         if edit.with.is_some() {
             mine.copy_to(&mut new, replaced..replaced + 1)?;
             replaced += 1;
         }
-        done = row + 1;
+        done = row + together;
     }
     rows.copy_to(&mut new, done..rows.count())?;
     Ok(new)

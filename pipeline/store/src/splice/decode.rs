@@ -174,6 +174,11 @@ impl Texts {
         self.ends.get(at).and_then(|end| self.bytes.get(start..*end)).unwrap_or_default()
     }
 
+    /// Whether each value has so many bytes.
+    pub(crate) fn are_of<const N: usize>(&self) -> bool {
+        self.bytes.len() == N * self.ends.len() && self.ends.iter().enumerate().all(|(at, end)| *end == N * (at + 1))
+    }
+
     pub(crate) fn push(&mut self, value: &[u8]) {
         self.bytes.extend_from_slice(value);
         self.ends.push(self.bytes.len());

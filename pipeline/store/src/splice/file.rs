@@ -154,7 +154,8 @@ pub(crate) fn splice(
     let created_by = about.created_by().unwrap_or_default().to_owned();
     let properties =
         WriterProperties::builder().set_created_by(created_by).set_key_value_metadata(about.key_value_metadata().cloned()).build();
-    let sink = Vec::with_capacity(bytes.len() + (64 << 10));
+    let mut sink = codec.buffer();
+    sink.reserve(bytes.len() + (64 << 10));
     let mut writer = SerializedFileWriter::new(sink, about.schema_descr().root_schema_ptr(), Arc::new(properties))?;
     counts.files += 1;
     for group in 0..old.metadata.num_row_groups() {

@@ -58,9 +58,32 @@ pub fn rows_of_devices(
     devices: &Arc<Vec<[u8; 16]>>,
 ) -> Result<Vec<DeviceRow>, StoreError> {
     let events = table == Table::Events;
+    rows_with(warehouse, table, file, devices, With { user: events || table == Table::Links, ts: events })
+}
+
+/// The same, where nothing but the devices is wanted to know: users and times may be left out, and their columns are not read.
+///
+/// # Errors
+/// As [`rows_of_devices`].
+pub fn devices_in(
+    warehouse: &Warehouse,
+    table: Table,
+    file: &DataFile,
+    devices: &Arc<Vec<[u8; 16]>>,
+) -> Result<Vec<DeviceRow>, StoreError> {
+    rows_with(warehouse, table, file, devices, With::default())
+}
+
+fn rows_with(
+    warehouse: &Warehouse,
+    table: Table,
+    file: &DataFile,
+    devices: &Arc<Vec<[u8; 16]>>,
+    with: With,
+) -> Result<Vec<DeviceRow>, StoreError> {
     let found = Codec::new().and_then(|mut codec| {
         let opened = ParquetFile::open(&warehouse.table_folder(table).join(&file.path))?;
-        rows_of(&opened, &mut codec, devices, With { user: events || table == Table::Links, ts: events }, &mut Looked::default())
+        rows_of(&opened, &mut codec, devices, with, &mut Looked::default())
     });
     match found {
         Ok(rows) => {
@@ -192,10 +215,11 @@ pub(crate) fn within<'a>(devices: &'a [[u8; 16]], min: &[u8], max: &[u8]) -> &'a
 pub(crate) fn pseudonyms(leaf: &Leaf) -> Result<&[[u8; 16]], Stop> {
     match &leaf.values {
         Values::Texts(texts) if leaf.nulls() == 0 => {
-            let (values, rest) = texts.bytes.as_chunks::<16>();
-            let regular = rest.is_empty() && values.len() == texts.ends.len();
-            let regular = regular && texts.ends.iter().enumerate().all(|(at, end)| *end == 16 * (at + 1));
-            if regular { Ok(values) } else { Err(NOT_16) }
+            if texts.are_of::<16>() {
+                Ok(texts.bytes.as_chunks().0)
+            } else {
+                Err(NOT_16)
+            }
         }
         _ => Err(Stop::Unsupported("a pseudonym column has nulls or a dictionary")),
     }

@@ -224,7 +224,11 @@ fn decode_values(shape: &Shape, bytes: &[u8], count: usize, encoding: i32) -> Re
             if values.len() != count {
                 return Err(Stop::Damaged("a page has another number of values than its header says"));
             }
-            Ok(Values::Fixed { width, bytes: values.iter().flat_map(|value| value.to_le_bytes()).collect() })
+            let mut bytes = vec![0; values.len() * width];
+            for (place, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+                *place = value.to_le_bytes();
+            }
+            Ok(Values::Fixed { width, bytes })
         }
         _ => Err(Stop::Unsupported("a page has an encoding that is not written here")),
     }

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | rows of devices are found by the ranges of pages, decoding only the candidates | `find` |
 //! | which rows of which file go, and what takes the place of a roll-up that changes | `month` |
-//! | row groups, column chunks, dictionaries, pages | `file`, `chunk`, `dictionary`, `page` |
+//! | row groups, column chunks, dictionaries, pages | `file`, `chunk`, `pieces`, `dictionary`, `page` |
 //! | levels and values of a page, decoded and encoded as they were | `leaf`, `decode` |
 //! | ranges in the indexes and statistics, from what stays | `stats` |
 //! | old and new file compared by another decoder | `check` |
@@ -21,6 +21,7 @@ pub(crate) mod find;
 pub(crate) mod leaf;
 pub(crate) mod month;
 pub(crate) mod page;
+pub(crate) mod pieces;
 pub(crate) mod stats;
 pub(crate) mod throttle;
 

@@ -28,7 +28,7 @@ use super::find::{Found, HasRow, Looked, With, pseudonyms, rows_of, values_of};
 use super::page::Codec;
 use super::throttle::Throttle;
 use super::{Counts, Edit, Stop};
-use crate::affected::{some_columns, sorted};
+use crate::affected::{some_columns, sorted, takes_whole_devices};
 use crate::append::covered;
 use crate::durable::{self, IfThere};
 use crate::encode::FileEncoder;
@@ -192,8 +192,7 @@ impl Splicing {
         let devices = self.named_devices()?;
         let set = &self.suppressed;
         // Where all of a device goes, nothing but its pseudonym tells.
-        let whole =
-            set.users().next().is_none() && set.userless_devices().next().is_none() && set.devices().all(|id| set.covers_device(id));
+        let whole = takes_whole_devices(set);
         let with = if whole { With::default() } else { With { user: true, ts: true } };
         let files: VecDeque<DataFile> = self.snapshot.month_files(Table::Events, self.month).iter().cloned().collect();
         let found = parallel(files, |codec, file| {
@@ -345,9 +344,11 @@ impl Splicing {
     ) -> Result<(Replaced, Counts), Stop> {
         let path = self.path(table, &file);
         let io = |doing: &'static str, path: &std::path::Path, source| StoreError::Io { doing, path: path.display().to_string(), source };
-        let bytes = Bytes::from(std::fs::read(&path).map_err(|source| io("reading", &path, source))?);
+        let mut buffer = codec.buffer();
+        std::fs::File::open(&path).and_then(|mut file| file.read_to_end(&mut buffer)).map_err(|source| io("reading", &path, source))?;
+        let bytes = Bytes::from(buffer);
         let evidence = FileEvidence { path: file.path.clone(), sha256: sha256(&bytes), rows: file.rows, bytes: bytes.len() as u64 };
-        let old = ParquetFile::of_bytes(bytes)?;
+        let old = ParquetFile::of_bytes(bytes.clone())?;
         let mut counts = Counts::default();
         let spliced = splice(&old, edits, replacements.map(|rows| &rows.file), codec, &mut counts)?;
         let deleted = edits.iter().flatten().filter(|edit| edit.with.is_none()).count() as u64;
@@ -376,7 +377,11 @@ impl Splicing {
         let range = if table.sort_columns()[0] == "device" { range_of(&new, "device", buckets) } else { None };
         let bounds = |(first, last)| (Timestamp::from_micros(first), Timestamp::from_micros(last));
         let size = spliced.len() as u64;
-        let new = Written::new(NewFile { path: to, size, rows, ts: ts.map(bounds), range }, sha256(&spliced));
+        let made = Written::new(NewFile { path: to, size, rows, ts: ts.map(bounds), range }, sha256(&spliced));
+        drop((old, new));
+        codec.give_back(bytes);
+        codec.give_back(spliced);
+        let new = made;
         Ok((Replaced { table, old: file, evidence, new: Some(new) }, counts))
     }
 }

@@ -142,9 +142,15 @@ pub(crate) fn read_header(bytes: &[u8]) -> Result<Header, Stop> {
 
 /// Compresses and decompresses pages.
 pub(crate) struct Codec {
-    packer: Compressor<'static>,
+    /// Made when something is compressed: many files are only read.
+    packer: Option<Compressor<'static>>,
     unpacker: Decompressor<'static>,
+    /// Buffers of whole files that were done with: fresh memory has to be cleared by the kernel first.
+    spare: Vec<Vec<u8>>,
 }
+
+/// The old file's and the new one's.
+const SPARE_MAX: usize = 2;
 
 fn zstd(error: std::io::Error) -> Stop {
     Stop::from(parquet::errors::ParquetError::External(error.into()))
@@ -152,8 +158,21 @@ fn zstd(error: std::io::Error) -> Stop {
 
 impl Codec {
     pub(crate) fn new() -> Result<Self, Stop> {
-        let packer = Compressor::new(ZstdLevel::default().compression_level()).map_err(zstd)?;
-        Ok(Self { packer, unpacker: Decompressor::new().map_err(zstd)? })
+        Ok(Self { packer: None, unpacker: Decompressor::new().map_err(zstd)?, spare: Vec::new() })
+    }
+
+    /// An empty buffer, one that was given back if there is any.
+    pub(crate) fn buffer(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// Takes back the buffer of bytes that nobody else has.
+    pub(crate) fn give_back(&mut self, bytes: bytes::Bytes) {
+        if self.spare.len() < SPARE_MAX && bytes.is_unique() {
+            let mut buffer = Vec::from(bytes);
+            buffer.clear();
+            self.spare.push(buffer);
+        }
     }
 
     /// A page's header and its bytes before compression; `page` is header and stored bytes.
@@ -184,7 +203,11 @@ impl Codec {
         let stored = match compression {
             Compression::UNCOMPRESSED => payload,
             Compression::ZSTD(_) => {
-                packed = self.packer.compress(payload).map_err(zstd)?;
+                let packer = match &mut self.packer {
+                    Some(packer) => packer,
+                    none => none.insert(Compressor::new(ZstdLevel::default().compression_level()).map_err(zstd)?),
+                };
+                packed = packer.compress(payload).map_err(zstd)?;
                 packed.as_slice()
             }
             _ => return Err(Stop::Unsupported("a column is compressed by another method than zstd")),

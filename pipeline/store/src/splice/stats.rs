@@ -82,6 +82,12 @@ impl PageRange {
 
 /// Least and greatest of some values; none where there is none that compares.
 fn extent(shape: &Shape, values: &Values, dictionary: Option<&Values>) -> Option<(Vec<u8>, Vec<u8>)> {
+    match (values, shape.order) {
+        (Values::Fixed { width: 4, bytes }, Order::Int32) => return extent_of(bytes, i32::from_le_bytes, i32::to_le_bytes),
+        (Values::Fixed { width: 8, bytes }, Order::Int64) => return extent_of(bytes, i64::from_le_bytes, i64::to_le_bytes),
+        (Values::Texts(texts), _) if texts.are_of::<16>() => return extent_of(&texts.bytes, u128::from_be_bytes, u128::to_be_bytes),
+        _ => {}
+    }
     let mut range: Option<(&[u8], &[u8])> = None;
     let see = |value: &[u8]| shape.compare(value, value).is_some();
     let mut widen = |value| {
@@ -114,6 +120,14 @@ fn extent(shape: &Shape, values: &Values, dictionary: Option<&Values>) -> Option
         }
     }
     range.map(|(min, max)| (min.to_vec(), max.to_vec()))
+}
+
+/// The same of values of one width that compare as numbers.
+fn extent_of<const N: usize, T: Ord + Copy>(bytes: &[u8], read: fn([u8; N]) -> T, write: fn(T) -> [u8; N]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let (values, _) = bytes.as_chunks::<N>();
+    let first = read(*values.first()?);
+    let (min, max) = values.iter().map(|value| read(*value)).fold((first, first), |(min, max), value| (min.min(value), max.max(value)));
+    Some((write(min).to_vec(), write(max).to_vec()))
 }
 
 /// No greater than `value`; zero is both zeros.

@@ -7,7 +7,7 @@ use ameles_schemas::Table;
 use hashbrown::HashSet;
 
 use super::support::*;
-use crate::{Append, Rewrite, affected, verify};
+use crate::{Append, Rewrite, affected, affected_beyond, verify};
 
 fn clock() -> SharedClock {
     Arc::new(SystemClock)
@@ -173,4 +173,29 @@ async fn quarantine_does_not_name_a_suppressed_device() {
 async fn rows_of_quarantine(world: &World) -> Vec<String> {
     let view = crate::ReadView::open(&world.warehouse, Arc::default()).await.unwrap();
     rows(&view, Table::Quarantine).await
+}
+
+#[tokio::test]
+async fn files_that_were_looked_into_are_passed_over_and_new_ones_are_not() {
+    let world = World::new().await;
+    let july = month("2018-07");
+    let all = events(60, 900, 1);
+    let of_devices = |some: &[Event]| some.iter().filter(|event| [4, 9].contains(&event.device)).count() as u64;
+    let mut lease = world.lease().await;
+    world.append(&mut lease, july, &all[..500]).await.unwrap();
+    let set = suppress(1, &[4, 9], &[]);
+    let first = affected_beyond(&world.warehouse, &set, HashSet::new()).await.unwrap();
+    assert_eq!((first.rows, first.other_users), (of_devices(&all[..500]), 0));
+    assert!(first.rows > 0 && !first.looked_in.is_empty());
+
+    world.append(&mut lease, july, &all[500..]).await.unwrap();
+    let second = affected_beyond(&world.warehouse, &set, first.looked_in.clone()).await.unwrap();
+    assert_eq!(second.rows, of_devices(&all[500..]));
+    assert!(second.rows > 0 && second.looked_in.is_disjoint(&first.looked_in));
+    let whole = affected(&world.warehouse, &set).await.unwrap();
+    assert_eq!((whole.rows, whole.looked_in.len()), (first.rows + second.rows, first.looked_in.len() + second.looked_in.len()));
+    // What a device's pseudonym alone tells is what its rows tell.
+    let (rows, other_users) = (whole.rows, whole.other_users);
+    let with_user = affected(&world.warehouse, &suppress(1, &[4, 9], &[4_000])).await.unwrap();
+    assert_eq!((with_user.rows, with_user.other_users), (rows, other_users));
 }

@@ -61,7 +61,7 @@ impl Run<'_> {
         let (signed, outcomes) = self.certificates(resolved)?;
         self.done(Step::Certify).await?;
         self.enter(Step::Complete, "closing requests", 0);
-        self.eraser.ledger.complete_all(&signed).await?;
+        self.eraser.ledger.complete_all(signed).await?;
         self.eraser.faults.passed(Step::Complete)?;
         Ok(self.report(outcomes))
     }

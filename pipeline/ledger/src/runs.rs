@@ -166,28 +166,28 @@ impl Ledger {
     /// # Errors
     /// When the request is not in progress.
     pub async fn complete(&self, id: RequestId, certificate_json: &str) -> Result<(), LedgerError> {
-        self.complete_all(&[(id, certificate_json.to_owned())]).await
+        self.complete_all(vec![(id, certificate_json.to_owned())]).await
     }
 
     /// Ends many requests, all or none, with one sync of the journal.
     ///
     /// # Errors
     /// When one of them is not in progress; none has been changed then.
-    pub async fn complete_all(&self, certificates: &[(RequestId, String)]) -> Result<(), LedgerError> {
+    pub async fn complete_all(&self, certificates: Vec<(RequestId, String)>) -> Result<(), LedgerError> {
         let mut write = Write::begin(&self.inner).await?;
         let ids: Vec<RequestId> = certificates.iter().map(|(id, _)| *id).collect();
         let mut known = standings(&mut write.tx, &ids).await?;
         let mut new = Vec::with_capacity(certificates.len());
         for (id, certificate) in certificates {
-            validate::stored_json(certificate)?;
-            let Standing { state, actor } = known.remove(id).ok_or(LedgerError::NoSuchRequest(*id))?;
-            if state == RequestState::Completed && certificate_of(&mut write.tx, *id).await?.as_deref() == Some(certificate) {
+            validate::stored_json(&certificate)?;
+            let Standing { state, actor } = known.remove(&id).ok_or(LedgerError::NoSuchRequest(id))?;
+            if state == RequestState::Completed && certificate_of(&mut write.tx, id).await?.as_deref() == Some(certificate.as_str()) {
                 continue;
             }
             if state != RequestState::InProgress {
-                return Err(LedgerError::WrongState { id: *id, state, act: "complete" });
+                return Err(LedgerError::WrongState { id, state, act: "complete" });
             }
-            new.push((*id, actor, certificate.clone()));
+            new.push((id, actor, certificate));
         }
         if !new.is_empty() {
             let (new, packed) = tokio::task::spawn_blocking(move || {

@@ -48,8 +48,8 @@ async fn certificates_come_back_as_they_were_signed_those_of_earlier_formats_too
     let text = |id: &RequestId| format!(r#"{{"files":"{}","id":"{id}"}}"#, "0123456789abcdef é ".repeat(80));
     let signed: Vec<_> = ids.iter().map(|id| (*id, text(id))).collect();
     let (first, others) = signed.split_first().unwrap();
-    ledger.complete_all(others).await.unwrap();
-    ledger.complete_all(others).await.unwrap();
+    ledger.complete_all(others.to_vec()).await.unwrap();
+    ledger.complete_all(others.to_vec()).await.unwrap();
     // Formats 1 and 2 kept the text as it is.
     sqlx::query("UPDATE requests SET state = 'completed', certificate = ? WHERE id = ?")
         .bind(&first.1)
@@ -203,7 +203,7 @@ async fn a_horizon_starts_again_with_each_dropped_event() {
     ledger.submit_all(vec![request(device(1)), request(device(2)), request(device(3))]).await.unwrap();
     let open = ledger.begin_run("cli").await.unwrap();
     let of = |subject| open.iter().find(|one| one.subjects[0].1 == subject).unwrap().request.id;
-    ledger.complete_all(&[(of(device(1)), "{}".to_owned()), (of(device(2)), "{}".to_owned())]).await.unwrap();
+    ledger.complete_all(vec![(of(device(1)), "{}".to_owned()), (of(device(2)), "{}".to_owned())]).await.unwrap();
     home.set("2026-12-01T00:00:00Z");
     assert_eq!(ledger.note_drops(&[device(2), device(2), device(9)], home.clock().now()).await.unwrap(), 1);
     assert_eq!(ledger.note_drops(&[device(2)], home.clock().now()).await.unwrap(), 0);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use ameles_core::Timestamp;
 use ameles_schemas::Table;
+use ameles_schemas::column::DAYS;
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, ListArray, RecordBatch, new_null_array};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute;
@@ -35,6 +36,13 @@ use crate::{DataFile, StoreError};
 const FILE_BYTES_MAX: usize = 60 << 20;
 const ROW_GROUP_ROWS: usize = 128 << 10;
 const PAGE_ROWS: usize = 8 << 10;
+/// Rows between two looks at a page's size.
+const PAGE_STEP_ROWS: usize = 1 << 10;
+/// What a page of a device's one row, or of times, takes before compression. An erasure encodes the pages that hold a subject again: where
+/// a row is one device's, eight thousand others would be in each.
+const PAGE_BYTES: usize = 16 << 10;
+/// A larger dictionary of days goes on without one: an erasure that takes away the only row of an entry writes it anew.
+const DAYS_DICTIONARY_BYTES: usize = 16 << 10;
 const READ_ROWS: usize = 8 << 10;
 
 pub(crate) fn properties(table: Table, schema: &SchemaRef) -> WriterProperties {
@@ -43,8 +51,11 @@ pub(crate) fn properties(table: Table, schema: &SchemaRef) -> WriterProperties {
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_row_count_limit(PAGE_ROWS)
-        .set_write_batch_size(PAGE_ROWS)
+        .set_write_batch_size(PAGE_STEP_ROWS)
         .set_statistics_enabled(EnabledStatistics::Page);
+    if !table.key_columns().is_empty() {
+        properties = properties.set_data_page_size_limit(PAGE_BYTES);
+    }
     let located_by = table.sort_columns().iter().find(|column| **column == "device");
     for field in schema.fields() {
         let path = ColumnPath::from(field.name().as_str());
@@ -59,8 +70,16 @@ pub(crate) fn properties(table: Table, schema: &SchemaRef) -> WriterProperties {
                 }
             }
             DataType::Timestamp(..) => {
-                properties =
-                    properties.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+                properties = properties
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED)
+                    .set_column_data_page_size_limit(path, PAGE_BYTES);
+            }
+            // Bits that are read for nearly each question, and hardly shrink.
+            DataType::Int32 if field.name() == DAYS => {
+                properties = properties
+                    .set_column_dictionary_page_size_limit(path.clone(), DAYS_DICTIONARY_BYTES)
+                    .set_column_compression(path, Compression::UNCOMPRESSED);
             }
             _ => {}
         }

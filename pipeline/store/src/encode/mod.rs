@@ -50,6 +50,8 @@ use crate::StoreError;
 
 /// A row group ends early when its rows take this much memory.
 const ROW_GROUP_BYTES_MAX: usize = 32 << 20;
+/// No page has fewer, but a chunk's last one, whatever a value takes.
+const PAGE_ROWS_MIN: usize = 1 << 10;
 
 /// Writes batches of a schema as one Parquet file to `sink`.
 ///
@@ -210,7 +212,9 @@ fn encode(
     properties: &WriterProperties,
     tools: &mut Tools,
 ) -> Result<Option<(Bytes, ColumnCloseResult)>, StoreError> {
-    let page_rows = properties.data_page_row_count_limit();
+    let page_bytes = properties.column_data_page_size_limit(column.path());
+    // By what a value takes at most, or in texts' codes about.
+    let page_rows = |width: usize| properties.data_page_row_count_limit().min((page_bytes / width).max(PAGE_ROWS_MIN));
     let statistics = properties.statistics_enabled(column.path()) != EnabledStatistics::None;
     let optional = column.max_def_level() > 0;
     let column = ColumnDescPtr::clone(column);
@@ -218,14 +222,14 @@ fn encode(
         DataType::Utf8 => match Coded::new(pieces) {
             Some(coded) => {
                 let mut chunk = Chunk::new(column, tools, statistics);
-                put_coded(&mut chunk, &coded, optional, page_rows)?;
+                put_coded(&mut chunk, &coded, optional, page_rows(size_of::<u16>()))?;
                 chunk.finish()?
             }
             None => {
                 let texts = pieces.iter().map(|piece| compute::cast(piece, &DataType::Utf8)).collect::<Result<Vec<_>, _>>()?;
                 let texts = one(&texts.iter().collect::<Vec<_>>())?;
                 let mut chunk = Chunk::new(column, tools, statistics);
-                put_texts(&mut chunk, texts.as_string(), optional, page_rows)?;
+                put_texts(&mut chunk, texts.as_string(), optional, page_rows(size_of::<u16>()))?;
                 chunk.finish()?
             }
         },
@@ -235,17 +239,17 @@ fn encode(
             let sorted = properties.encoding(column.path()) == Some(Encoding::DELTA_BYTE_ARRAY);
             let lay = Lay::of(values, sorted);
             let mut chunk = Chunk::new(column, tools, statistics);
-            put_values(&mut chunk, values, lay, optional, page_rows, statistics.then_some(|value| value))?;
+            put_values(&mut chunk, values, lay, optional, page_rows(size_of::<u128>()), statistics.then_some(|value| value))?;
             chunk.finish()?
         }
         DataType::Int64 => {
             let mut chunk = Chunk::new(column, tools, statistics);
-            put_integers::<Int64Type>(&mut chunk, one(pieces)?.as_primitive(), optional, page_rows)?;
+            put_integers::<Int64Type>(&mut chunk, one(pieces)?.as_primitive(), optional, page_rows(size_of::<i64>()))?;
             chunk.finish()?
         }
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
             let mut chunk = Chunk::new(column, tools, statistics);
-            put_integers::<TimestampMicrosecondType>(&mut chunk, one(pieces)?.as_primitive(), optional, page_rows)?;
+            put_integers::<TimestampMicrosecondType>(&mut chunk, one(pieces)?.as_primitive(), optional, page_rows(size_of::<i64>()))?;
             chunk.finish()?
         }
         _ => return Ok(None),

@@ -417,3 +417,42 @@ fn equal_deltas_are_the_deltas_of_equal_numbers() {
         assert_eq!(fast, slow, "{count} times {value}");
     }
 }
+
+/// What an erasure encodes again does not grow with the fleet: few other devices share a page, and no dictionary of days is large.
+#[test]
+fn pages_of_one_row_a_device_hold_few_devices() {
+    let schema = crate::tests::support::tables().file_schema(Table::Activity);
+    let rows = 20_000_u32;
+    let columns: Vec<ArrayRef> = schema
+        .fields()
+        .iter()
+        .map(|field| match field.data_type() {
+            DataType::Binary => {
+                Arc::new(BinaryArray::from_iter_values((0..rows).map(|row| (u128::from(row) << 96).to_be_bytes()))) as ArrayRef
+            }
+            DataType::Utf8 => Arc::new(StringArray::from_iter_values((0..rows).map(|row| (row % 10).to_string()))),
+            list @ DataType::List(_) => cast(&Int32Array::from_iter_values(0..rows as i32), list).unwrap(),
+            data_type => cast(&Int64Array::from_iter_values((0..i64::from(rows)).map(|row| row * 97 % 1_000_003)), data_type).unwrap(),
+        })
+        .collect();
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+    let file = encoded(&schema, properties(Table::Activity, &schema), std::slice::from_ref(&batch));
+    assert_eq!(read(&file, None), batch);
+    let metadata = metadata(&file);
+    for (chunk, index) in metadata.row_group(0).columns().iter().zip(&metadata.offset_index().unwrap()[0]) {
+        let starts: Vec<i64> = index.page_locations().iter().map(|page| page.first_row_index).chain([i64::from(rows)]).collect();
+        let most = starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+        let name = chunk.column_path().parts()[0].as_str();
+        let limit = match name {
+            "device" => 1 << 10,
+            "first_ts" | "last_ts" => 2 << 10,
+            _ => 8 << 10,
+        };
+        assert!(most <= limit, "{name}: {most} rows in a page");
+        let largest = index.page_locations().iter().map(|page| page.compressed_page_size).max().unwrap();
+        assert!(largest <= 21 << 10, "{name}: {largest} bytes in a page");
+        if let Some(dictionary) = chunk.dictionary_page_offset() {
+            assert!(chunk.data_page_offset() - dictionary <= 21 << 10, "{name}");
+        }
+    }
+}

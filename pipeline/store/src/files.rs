@@ -41,8 +41,9 @@ const PAGE_STEP_ROWS: usize = 1 << 10;
 /// What a page of a device's one row, or of times, takes before compression. An erasure encodes the pages that hold a subject again: where
 /// a row is one device's, eight thousand others would be in each.
 const PAGE_BYTES: usize = 16 << 10;
-/// A larger dictionary of days goes on without one: an erasure that takes away the only row of an entry writes it anew.
-const DAYS_DICTIONARY_BYTES: usize = 16 << 10;
+/// A column of numbers whose dictionary has grown so large goes on without one: an erasure that takes away the only row of an entry
+/// writes all of it anew.
+const DICTIONARY_BYTES: usize = 16 << 10;
 const READ_ROWS: usize = 8 << 10;
 
 pub(crate) fn properties(table: Table, schema: &SchemaRef) -> WriterProperties {
@@ -52,6 +53,7 @@ pub(crate) fn properties(table: Table, schema: &SchemaRef) -> WriterProperties {
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_write_batch_size(PAGE_STEP_ROWS)
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .set_statistics_enabled(EnabledStatistics::Page);
     if !table.key_columns().is_empty() {
         properties = properties.set_data_page_size_limit(PAGE_BYTES);
@@ -77,9 +79,7 @@ pub(crate) fn properties(table: Table, schema: &SchemaRef) -> WriterProperties {
             }
             // Bits that are read for nearly each question, and hardly shrink.
             DataType::Int32 if field.name() == DAYS => {
-                properties = properties
-                    .set_column_dictionary_page_size_limit(path.clone(), DAYS_DICTIONARY_BYTES)
-                    .set_column_compression(path, Compression::UNCOMPRESSED);
+                properties = properties.set_column_compression(path, Compression::UNCOMPRESSED);
             }
             _ => {}
         }

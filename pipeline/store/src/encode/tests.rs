@@ -418,7 +418,7 @@ fn equal_deltas_are_the_deltas_of_equal_numbers() {
     }
 }
 
-/// What an erasure encodes again does not grow with the fleet: few other devices share a page, and no dictionary of days is large.
+/// What an erasure encodes again does not grow with the fleet: few other devices share a page, and no dictionary of numbers is large.
 #[test]
 fn pages_of_one_row_a_device_hold_few_devices() {
     let schema = crate::tests::support::tables().file_schema(Table::Activity);

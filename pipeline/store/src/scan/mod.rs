@@ -4,12 +4,12 @@
 //! bits, days as 32 bits, the values of the dimensions as the number of their combination. Whatever is laid out otherwise, and months
 //! whose runs have to be merged, come by way of record batches and look the same.
 
-mod bits;
+pub(crate) mod bits;
 mod columns;
 mod coverage;
 mod grouping;
 mod layout;
-mod pages;
+pub(crate) mod pages;
 mod pieces;
 mod reader;
 mod rows;

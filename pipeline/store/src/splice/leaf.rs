@@ -119,14 +119,6 @@ impl Values {
         }
     }
 
-    fn like(&self) -> Self {
-        match self {
-            Self::Codes(_) => Self::Codes(Vec::new()),
-            Self::Fixed { width, .. } => Self::Fixed { width: *width, bytes: Vec::new() },
-            Self::Texts(_) => Self::Texts(Texts::default()),
-        }
-    }
-
     fn append(&mut self, from: &Self, range: Range<usize>) -> Result<(), Stop> {
         const CUT: Stop = Stop::Damaged("a page has fewer values than rows");
         match (self, from) {
@@ -354,8 +346,16 @@ impl<'a> Rows<'a> {
         to.values.append(&self.leaf.values, values)
     }
 
-    /// An empty leaf of the same kind.
+    /// An empty leaf of the same kind, with room for as much.
     pub(crate) fn like(&self) -> Leaf {
-        Leaf::empty(self.leaf.values.like())
+        let values = match &self.leaf.values {
+            Values::Codes(codes) => Values::Codes(Vec::with_capacity(codes.len())),
+            Values::Fixed { width, bytes } => Values::Fixed { width: *width, bytes: Vec::with_capacity(bytes.len()) },
+            Values::Texts(Texts { ends, bytes }) => {
+                Values::Texts(Texts { ends: Vec::with_capacity(ends.len()), bytes: Vec::with_capacity(bytes.len()) })
+            }
+        };
+        let levels = |levels: &Vec<u32>| Vec::with_capacity(levels.len());
+        Leaf { rep: levels(&self.leaf.rep), def: levels(&self.leaf.def), slots: 0, values }
     }
 }

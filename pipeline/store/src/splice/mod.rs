@@ -8,7 +8,7 @@
 //! | row groups, column chunks, dictionaries, pages | `file`, `chunk`, `pieces`, `dictionary`, `page` |
 //! | levels and values of a page, decoded and encoded as they were | `leaf`, `decode` |
 //! | ranges in the indexes and statistics, from what stays | `stats` |
-//! | old and new file compared by another decoder | `check` |
+//! | old and new file compared by another decoder | `check`, `readback` |
 //!
 //! What has a shape that is not written here is `Unsupported`, and rewritten whole.
 
@@ -22,6 +22,7 @@ pub(crate) mod leaf;
 pub(crate) mod month;
 pub(crate) mod page;
 pub(crate) mod pieces;
+pub(crate) mod readback;
 pub(crate) mod stats;
 pub(crate) mod throttle;
 

@@ -357,7 +357,7 @@ impl Splicing {
         };
         let spliced = Bytes::from(spliced);
         let new = ParquetFile::of_bytes(spliced.clone())?;
-        check(&old, &new, edits, replacements.map(|rows| &rows.rows))?;
+        check(&old, &new, edits, replacements.map(|rows| &rows.rows), codec)?;
         let rows = u64::try_from(new.metadata.file_metadata().num_rows()).unwrap_or_default();
         if rows + deleted != file.rows {
             return Err(LOST);

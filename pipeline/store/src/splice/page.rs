@@ -177,17 +177,35 @@ impl Codec {
 
     /// A page's header and its bytes before compression; `page` is header and stored bytes.
     pub(crate) fn read(&mut self, page: &[u8], compression: Compression) -> Result<(Header, Vec<u8>), Stop> {
+        let mut payload = Vec::new();
+        let header = self.read_into(page, compression, 0, &mut payload)?;
+        Ok((header, payload))
+    }
+
+    /// The same into a buffer, with some bytes behind them that mean nothing.
+    pub(crate) fn read_into(
+        &mut self,
+        page: &[u8],
+        compression: Compression,
+        padding: usize,
+        payload: &mut Vec<u8>,
+    ) -> Result<Header, Stop> {
         let header = read_header(page)?;
         let stored = page.get(header.length..header.length + header.stored).ok_or(Stop::Damaged("a page is cut short"))?;
-        let payload = match compression {
-            Compression::UNCOMPRESSED => stored.to_vec(),
-            Compression::ZSTD(_) => self.unpacker.decompress(stored, header.plain).map_err(zstd)?,
+        payload.clear();
+        match compression {
+            Compression::UNCOMPRESSED => payload.extend_from_slice(stored),
+            Compression::ZSTD(_) => {
+                payload.reserve(header.plain + padding);
+                self.unpacker.decompress_to_buffer(stored, payload).map_err(zstd)?;
+            }
             _ => return Err(Stop::Unsupported("a column is compressed by another method than zstd")),
-        };
+        }
         if payload.len() != header.plain {
             return Err(Stop::Damaged("a page has another size than its header says"));
         }
-        Ok((header, payload))
+        payload.resize(header.plain + padding, 0);
+        Ok(header)
     }
 
     /// Appends a page to `out`; returns the length of its header. `like` gives kind and encoding.

@@ -210,11 +210,9 @@ fn count_file(
     let mut census = Census::new(targets.requests);
     if let Some((devices, of)) = devices {
         if targets.whole && *of == Of::Subjects {
-            let rows = devices_in(warehouse, Table::Events, file, devices)?;
-            // In the order of devices: a device's rows are neighbours.
-            for rows in rows.chunk_by(|a, b| a.device == b.device) {
-                if let Some(first) = rows.first().filter(|row| targets.covered.covers_device(row.device)) {
-                    count_rows_of(&mut census, targets, first.device, None, file, rows.len() as u64);
+            for found in devices_in(warehouse, Table::Events, file, devices)? {
+                if targets.covered.covers_device(found.device) {
+                    count_rows_of(&mut census, targets, found.device, None, file, found.rows);
                 }
             }
         } else {

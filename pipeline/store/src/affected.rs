@@ -179,12 +179,12 @@ fn count(
     let whole = takes_whole_devices(set);
     let counted = parallel(files, |_, file| {
         let hits = if whole {
-            devices_in(warehouse, Table::Events, &file, &devices)?.len()
+            devices_in(warehouse, Table::Events, &file, &devices)?.iter().map(|found| found.rows).sum()
         } else {
             let rows = rows_of_devices(warehouse, Table::Events, &file, &devices)?;
-            rows.iter().filter(|row| set.covers(row.device, row.user, row.ts.unwrap_or(Timestamp::MAX))).count()
+            rows.iter().filter(|row| set.covers(row.device, row.user, row.ts.unwrap_or(Timestamp::MAX))).count() as u64
         };
-        Ok((file.month, hits as u64))
+        Ok((file.month, hits))
     });
     for (month, hits) in counted.map_err(|stop| stop.into_error(Table::Events.as_str()))? {
         affected.rows += hits;

@@ -36,6 +36,8 @@ use crate::{DataFile, StoreError};
 const FILE_BYTES_MAX: usize = 60 << 20;
 const ROW_GROUP_ROWS: usize = 128 << 10;
 const PAGE_ROWS: usize = 8 << 10;
+/// Of `events`: an erasure encodes again the pages that hold a subject, and few of its rows lie in each.
+const EVENT_PAGE_ROWS: usize = 4 << 10;
 /// Rows between two looks at a page's size.
 const PAGE_STEP_ROWS: usize = 1 << 10;
 /// What a page of a device's one row, or of times, takes before compression. An erasure encodes the pages that hold a subject again: where
@@ -51,7 +53,7 @@ pub(crate) fn properties(table: Table, schema: &SchemaRef) -> WriterProperties {
         .set_created_by(concat!("ameles ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_data_page_row_count_limit(if table == Table::Events { EVENT_PAGE_ROWS } else { PAGE_ROWS })
         .set_write_batch_size(PAGE_STEP_ROWS)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .set_statistics_enabled(EnabledStatistics::Page);

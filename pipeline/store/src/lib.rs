@@ -64,7 +64,7 @@ pub use rebuild::{MonthRebuild, TableRebuild};
 pub use rewrite::{FileEvidence, MonthRewrite, Rewrite, RowProgress, TableChange};
 pub use snapshot::{DataFile, Snapshot};
 pub use splice::Counts as SpliceCounts;
-pub use splice::find::{DeviceRow, devices_in, rows_of_devices};
+pub use splice::find::{DeviceRow, DeviceRows, devices_in, rows_of_devices};
 pub use splice::month::estimate::{RewriteEstimate, estimate_rewrite};
 pub use view::ReadView;
 pub use warehouse::Warehouse;

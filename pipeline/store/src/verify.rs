@@ -25,6 +25,7 @@ use crate::splice::find::within;
 use crate::splice::leaf::Values;
 use crate::splice::month::parallel;
 use crate::splice::page::Codec;
+use crate::splice::runs::Runs;
 use crate::splice::stats::PageRange;
 use crate::{Snapshot, StoreError, Warehouse};
 
@@ -180,6 +181,7 @@ fn scan_candidates(root: &Path, path: &Path, table: Table, codec: &mut Codec, wa
         Table::Events | Table::Links if !wanted.users.is_empty() => &["device", "user"],
         _ => &["device"],
     };
+    let mut runs = Runs::default();
     for name in columns {
         let Some(leaf) = file.leaf_of(name) else { continue };
         let mut hits = 0_u64;
@@ -195,23 +197,18 @@ fn scan_candidates(root: &Path, path: &Path, table: Table, codec: &mut Codec, wa
                 if !needed {
                     continue;
                 }
+                report.pages += 1;
+                report.rows += chunk.page_rows(page)?.len() as u64;
+                report.bytes += chunk.page_bytes(page)?.len() as u64;
+                if *name == "device" {
+                    let found = runs.of(&chunk, codec, page)?.iter().filter(|run| wanted.devices.binary_search(&run.id).is_ok());
+                    hits += found.map(|run| run.rows.len() as u64).sum::<u64>();
+                    continue;
+                }
                 let (_, values) = chunk.page(codec, page)?;
                 let Values::Texts(texts) = &values.values else { return Err(Stop::Unsupported("a pseudonym column holds codes")) };
-                report.pages += 1;
-                report.rows += values.slots as u64;
-                report.bytes += chunk.page_bytes(page)?.len() as u64;
-                let mut last: &[u8] = &[];
-                let mut last_hit = false;
-                for at in 0..texts.ends.len() {
-                    let value = texts.get(at);
-                    if value != last {
-                        last_hit = value.try_into().is_ok_and(|id: &[u8; 16]| {
-                            if *name == "device" { wanted.devices.binary_search(id).is_ok() } else { wanted.users.contains(id) }
-                        });
-                        last = value;
-                    }
-                    hits += u64::from(last_hit);
-                }
+                let is_user = |value: &[u8]| value.try_into().is_ok_and(|id: &[u8; 16]| wanted.users.contains(id));
+                hits += (0..texts.ends.len()).filter(|at| is_user(texts.get(*at))).count() as u64;
             }
         }
         if hits > 0 {

@@ -9,8 +9,9 @@ use hashbrown::HashSet;
 
 use super::Stop;
 use super::file::ParquetFile;
-use super::leaf::{Leaf, Rows, Values};
+use super::leaf::{Rows, Values};
 use super::page::Codec;
+use super::runs::{NOT_16, Runs};
 use super::stats::PageRange;
 use crate::affected::some_columns;
 use crate::append::times;
@@ -23,6 +24,8 @@ pub(crate) struct Found {
     pub(crate) group: u32,
     /// Counted from the beginning of the row group.
     pub(crate) row: u32,
+    /// Rows of the device from there on; one where values of each were asked for.
+    pub(crate) count: u32,
     pub(crate) device: [u8; 16],
     pub(crate) user: Option<[u8; 16]>,
     pub(crate) ts: Option<Timestamp>,
@@ -47,6 +50,15 @@ pub struct DeviceRow {
     pub ts: Option<Timestamp>,
 }
 
+/// How many neighbouring rows of a data file are one device's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceRows {
+    /// The device.
+    pub device: DeviceId,
+    /// Its rows.
+    pub rows: u64,
+}
+
 /// The rows of `devices` (sorted, each once) in a data file, in order; pages that cannot hold one by their range are not read.
 ///
 /// # Errors
@@ -58,10 +70,21 @@ pub fn rows_of_devices(
     devices: &Arc<Vec<[u8; 16]>>,
 ) -> Result<Vec<DeviceRow>, StoreError> {
     let events = table == Table::Events;
-    rows_with(warehouse, table, file, devices, With { user: events || table == Table::Links, ts: events })
+    match found_in(warehouse, table, file, devices, With { user: events || table == Table::Links, ts: events }) {
+        Ok(found) => {
+            let row = |found: Found| DeviceRow {
+                device: DeviceId::from_bytes(found.device),
+                user: found.user.map(UserId::from_bytes),
+                ts: found.ts,
+            };
+            Ok(found.into_iter().map(row).collect())
+        }
+        Err(Stop::Failed(error)) => Err(error),
+        Err(_) => the_general_way(warehouse, table, file, devices),
+    }
 }
 
-/// The same, where nothing but the devices is wanted to know: users and times may be left out, and their columns are not read.
+/// How many rows of each of `devices` (sorted, each once) a data file has; a device of which rows lie apart comes more than once.
 ///
 /// # Errors
 /// As [`rows_of_devices`].
@@ -70,33 +93,24 @@ pub fn devices_in(
     table: Table,
     file: &DataFile,
     devices: &Arc<Vec<[u8; 16]>>,
-) -> Result<Vec<DeviceRow>, StoreError> {
-    rows_with(warehouse, table, file, devices, With::default())
-}
-
-fn rows_with(
-    warehouse: &Warehouse,
-    table: Table,
-    file: &DataFile,
-    devices: &Arc<Vec<[u8; 16]>>,
-    with: With,
-) -> Result<Vec<DeviceRow>, StoreError> {
-    let found = Codec::new().and_then(|mut codec| {
-        let opened = ParquetFile::open(&warehouse.table_folder(table).join(&file.path))?;
-        rows_of(&opened, &mut codec, devices, with, &mut Looked::default())
-    });
-    match found {
-        Ok(rows) => {
-            let row = |found: Found| DeviceRow {
-                device: DeviceId::from_bytes(found.device),
-                user: found.user.map(UserId::from_bytes),
-                ts: found.ts,
-            };
-            Ok(rows.into_iter().map(row).collect())
+) -> Result<Vec<DeviceRows>, StoreError> {
+    match found_in(warehouse, table, file, devices, With::default()) {
+        Ok(found) => {
+            let rows = |found: Found| DeviceRows { device: DeviceId::from_bytes(found.device), rows: u64::from(found.count) };
+            Ok(found.into_iter().map(rows).collect())
         }
         Err(Stop::Failed(error)) => Err(error),
-        Err(_) => the_general_way(warehouse, table, file, devices),
+        Err(_) => {
+            let rows = the_general_way(warehouse, table, file, devices)?;
+            let same = rows.chunk_by(|a, b| a.device == b.device);
+            Ok(same.filter_map(|rows| Some(DeviceRows { device: rows.first()?.device, rows: rows.len() as u64 })).collect())
+        }
     }
+}
+
+fn found_in(warehouse: &Warehouse, table: Table, file: &DataFile, devices: &[[u8; 16]], with: With) -> Result<Vec<Found>, Stop> {
+    let opened = ParquetFile::open(&warehouse.table_folder(table).join(&file.path))?;
+    rows_of(&opened, &mut Codec::new()?, devices, with, &mut Looked::default())
 }
 
 /// By parquet's own reader, whatever the file's shape.
@@ -142,7 +156,7 @@ pub(crate) struct With {
     pub(crate) ts: bool,
 }
 
-/// Rows of `devices` (sorted), in order.
+/// Rows of `devices` (sorted), in order; those that are neighbours together, where no value of theirs is asked for.
 pub(crate) fn rows_of(
     file: &ParquetFile,
     codec: &mut Codec,
@@ -152,7 +166,8 @@ pub(crate) fn rows_of(
 ) -> Result<Vec<Found>, Stop> {
     let column = file.leaf_of("device").ok_or(Stop::Unsupported("the file has no device column"))?;
     let all: HashSet<[u8; 16]> = devices.iter().copied().collect();
-    let mut found = Vec::new();
+    let (mut found, mut runs) = (Vec::new(), Runs::default());
+    let each_row = with != With::default();
     for group in 0..file.metadata.num_row_groups() {
         let chunk = file.chunk(group, column)?;
         let first = found.len();
@@ -162,23 +177,20 @@ pub(crate) fn rows_of(
             if mine.is_empty() {
                 continue;
             }
-            let (_, leaf) = chunk.page(codec, page)?;
             looked.pages_decoded += 1;
-            looked.rows_decoded += leaf.slots as u64;
+            looked.rows_decoded += chunk.page_rows(page)?.len() as u64;
             looked.bytes += chunk.page_bytes(page)?.len() as u64;
-            let start = chunk.page_rows(page)?.start;
-            let mut last: Option<(&[u8; 16], bool)> = None;
-            for (row, device) in pseudonyms(&leaf)?.iter().enumerate() {
-                // Neighbours are mostly of one device.
-                let hit = match last {
-                    Some((same, hit)) if same == device => hit,
-                    _ if mine.len() <= 8 => mine.contains(device),
-                    _ => all.contains(device),
-                };
-                last = Some((device, hit));
-                if hit {
-                    let row = u32::try_from(start + row).map_err(|_| Stop::Damaged("a row group has too many rows"))?;
-                    found.push(Found { group: group as u32, row, device: *device, user: None, ts: None });
+            for run in runs.of(&chunk, codec, page)? {
+                let hit = if mine.len() <= 8 { mine.contains(&run.id) } else { all.contains(&run.id) };
+                if !hit {
+                    continue;
+                }
+                let one =
+                    Found { group: group as u32, row: run.rows.start, count: run.rows.len() as u32, device: run.id, user: None, ts: None };
+                if each_row {
+                    found.extend(run.rows.clone().map(|row| Found { row, count: 1, ..one }));
+                } else {
+                    found.push(one);
                 }
             }
         }
@@ -202,27 +214,11 @@ pub(crate) fn rows_of(
     Ok(found)
 }
 
-const NOT_16: Stop = Stop::Damaged("a pseudonym has not 16 bytes");
-
 /// Those of sorted devices that lie in a range.
 pub(crate) fn within<'a>(devices: &'a [[u8; 16]], min: &[u8], max: &[u8]) -> &'a [[u8; 16]] {
     let start = devices.partition_point(|device| device.as_slice() < min);
     let end = devices.partition_point(|device| device.as_slice() <= max);
     devices.get(start..end.max(start)).unwrap_or_default()
-}
-
-/// The values of a pseudonym column without nulls.
-pub(crate) fn pseudonyms(leaf: &Leaf) -> Result<&[[u8; 16]], Stop> {
-    match &leaf.values {
-        Values::Texts(texts) if leaf.nulls() == 0 => {
-            if texts.are_of::<16>() {
-                Ok(texts.bytes.as_chunks().0)
-            } else {
-                Err(NOT_16)
-            }
-        }
-        _ => Err(Stop::Unsupported("a pseudonym column has nulls or a dictionary")),
-    }
 }
 
 /// Calls `take` with each found row's value of a column; none where it is null.

@@ -24,8 +24,9 @@ use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
 use super::check::check;
 use super::file::{ParquetFile, splice};
-use super::find::{Found, HasRow, Looked, With, pseudonyms, rows_of, values_of};
+use super::find::{Found, HasRow, Looked, With, rows_of, values_of};
 use super::page::Codec;
+use super::runs::Runs;
 use super::throttle::Throttle;
 use super::{Counts, Edit, Stop};
 use crate::affected::{some_columns, sorted, takes_whole_devices};
@@ -213,7 +214,7 @@ impl Splicing {
             let stays = rows.iter().filter(|found| !covers(found) && erased.devices.contains(&found.device));
             erased.partial.extend(stays.map(|found| found.device));
             rows.retain(covers);
-            erased.rows += rows.len() as u64;
+            erased.rows += rows.iter().map(|found| u64::from(found.count)).sum::<u64>();
             if !rows.is_empty() {
                 erased.edits.insert(path, rows);
             }
@@ -261,7 +262,9 @@ impl Splicing {
     fn edits_of_events(&self, file: &DataFile, erased: &Erased) -> Result<Vec<Vec<(Option<Edit>, bool)>>, Stop> {
         let mut edits: Vec<Vec<(Option<Edit>, bool)>> = Vec::new();
         for found in erased.edits.get(&file.path).into_iter().flatten() {
-            put(&mut edits, found.group, Some(Edit { row: found.row, with: None }), false);
+            for row in found.row..found.row + found.count {
+                put(&mut edits, found.group, Some(Edit { row, with: None }), false);
+            }
         }
         Ok(edits)
     }
@@ -278,7 +281,9 @@ impl Splicing {
         let mut edits = Vec::new();
         for found in rows_of(&opened, codec, devices, With::default(), &mut Looked::default())? {
             let with = replacements.and_then(|rows| rows.places.get(&(0, number(&found.device))).copied());
-            put(&mut edits, found.group, Some(Edit { row: found.row, with }), with.is_some());
+            for row in found.row..found.row + found.count {
+                put(&mut edits, found.group, Some(Edit { row, with }), with.is_some());
+            }
         }
         Ok(edits)
     }
@@ -294,15 +299,14 @@ impl Splicing {
         let opened = ParquetFile::open(&self.path(Table::Links, file))?;
         let place = |name: &str| opened.leaf_of(name).ok_or(Stop::Unsupported("links have another column than expected"));
         let (device, user, days) = (place("device")?, place("user")?, place("days")?);
-        let mut edits = Vec::new();
+        let (mut edits, mut runs) = (Vec::new(), Runs::default());
         for group in 0..opened.metadata.num_row_groups() {
             let chunk = opened.chunk(group, device)?;
             let mut found: Vec<Link> = Vec::new();
             for page in 0..chunk.page_count() {
-                let (_, leaf) = chunk.page(codec, page)?;
-                let start = chunk.page_rows(page)?.start;
-                let hits = pseudonyms(&leaf)?.iter().enumerate().filter(|(_, device)| devices.contains(*device));
-                found.extend(hits.map(|(row, device)| Link { row: start + row, device: *device, ..Link::default() }));
+                for run in runs.of(&chunk, codec, page)?.iter().filter(|run| devices.contains(&run.id)) {
+                    found.extend(run.rows.clone().map(|row| Link { row: row as usize, device: run.id, ..Link::default() }));
+                }
             }
             if replacements.is_some() {
                 let mut looked = Looked::default();

@@ -2,6 +2,7 @@
 //! statistics, whatever the columns, pages, nulls and rows that go.
 
 mod checking;
+mod finding;
 
 use std::sync::Arc;
 

@@ -102,7 +102,7 @@ impl Maintainer {
         }
         let root = self.warehouse.root().display().to_string();
         let warehouse = self.warehouse.clone();
-        let delete = move || durable::delete_files(&doomed).and_then(|_| cohorts::delete_others(&warehouse, &snapshot));
+        let delete = move || durable::delete_in_any_order(&doomed).and_then(|_| cohorts::delete_others(&warehouse, &snapshot));
         let deleting = tokio::task::spawn_blocking(delete).await?;
         deleting.map_err(|source| StoreError::Io { doing: "deleting from", path: root, source })?;
         self.warehouse.failpoint("purge.files_deleted")?;

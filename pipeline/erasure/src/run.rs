@@ -8,7 +8,8 @@ use ameles_core::Month;
 use ameles_ledger::{LedgerError, RequestId, RequestState, RequestWithSubjects};
 use ameles_schemas::Table;
 use ameles_store::{DataFile, Maintainer, Rewrite, Snapshot, SpliceCounts};
-use futures::future::join_all;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use hashbrown::HashSet;
 use serde::Serialize;
 
@@ -245,30 +246,33 @@ impl<'a> Run<'a> {
         let advance = move |rows: u64| progress.advance(rows);
         // Whether a month has closed is not for an erasure to say: keys that are there stay.
         let spec = Rewrite { suppressed: resolved.targets.covered.clone(), closed: false };
-        let months: Vec<Month> = months.iter().copied().collect();
-        for some in months.chunks(MONTHS_AT_ONCE) {
-            let rewrites = some.iter().map(|month| maintainer.rewrite_month(*month, &spec, &advance));
-            // All of them are waited for, whichever fails, and what was done is noted.
-            let mut failed = None;
-            for (month, rewrite) in some.iter().zip(join_all(rewrites).await) {
-                match rewrite {
-                    Ok(rewrite) => {
-                        for change in rewrite.tables.iter().filter(|change| change.table == Table::Events.as_str()) {
-                            seen.extend(change.added.iter().map(|file| file.path.clone()));
-                        }
-                        self.record.rewrites.push(MonthEvidence { month: *month, reconstructed: false, rewrite });
-                        self.record.erased = Some(self.eraser.clock.now());
+        let rewrite = |month: Month| {
+            let (spec, advance) = (&spec, &advance);
+            async move { (month, maintainer.rewrite_month(month, spec, advance).await) }
+        };
+        let mut waiting = months.iter().copied();
+        let mut running: FuturesUnordered<_> = waiting.by_ref().take(MONTHS_AT_ONCE).map(rewrite).collect();
+        // All that were begun are waited for, whichever fails, and what was done is noted.
+        let mut failed = None;
+        while let Some((month, done)) = running.next().await {
+            let noted = match done {
+                Ok(rewrite) => {
+                    for change in rewrite.tables.iter().filter(|change| change.table == Table::Events.as_str()) {
+                        seen.extend(change.added.iter().map(|file| file.path.clone()));
                     }
-                    Err(error) => failed = failed.or(Some(error)),
+                    self.record.rewrites.push(MonthEvidence { month, reconstructed: false, rewrite });
+                    self.record.erased = Some(self.eraser.clock.now());
+                    self.save_leader().await.and_then(|()| self.eraser.faults.passed(Step::Rewrite))
                 }
+                Err(error) => Err(error.into()),
+            };
+            match noted {
+                Ok(()) if failed.is_none() => running.extend(waiting.next().map(rewrite)),
+                Ok(()) => {}
+                Err(error) => failed = failed.or(Some(error)),
             }
-            self.save_leader().await?;
-            if let Some(error) = failed {
-                return Err(error.into());
-            }
-            self.eraser.faults.passed(Step::Rewrite)?;
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     async fn erase_quarantine(&mut self, maintainer: &Maintainer, resolved: &Resolved) -> Result<(), ErasureError> {

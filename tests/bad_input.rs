@@ -54,6 +54,85 @@ fn configuration_faults_name_file_and_line() {
 }
 
 #[test]
+fn what_serve_would_refuse_is_refused_by_the_check() {
+    let home = Home::new();
+    let config = home.path().join("ameles.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let journal = home.folder.path().join("home.journal");
+    let inside = home.path().join("inside.journal");
+    std::fs::copy(&journal, &inside).unwrap();
+    for (from, to, word) in [
+        ("127.0.0.1:8080", "0.0.0.0:8080", "TLS"),
+        ("# journal = \"../ameles-home.journal\"", "journal = \"inside.journal\"", "outside"),
+        ("suppression_horizon_days = 400", "suppression_horizon_days = 0", "line"),
+        ("location = \"warehouse\"", "location = \"\"", "line"),
+        ("# sasl.password = { env = \"AMELES_KAFKA_PASSWORD\" }", "[kafka.client]\nsasl.password = \"x\"", "stands in clear"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        std::fs::write(&config, text.replace(from, to)).unwrap();
+        refused(&home, &["config", "check"], 2, &["ameles.toml", word]);
+    }
+    std::fs::write(&config, text).unwrap();
+    std::fs::remove_file(inside).unwrap();
+    let away = home.folder.path().join("away");
+    std::fs::rename(&journal, &away).unwrap();
+    refused(&home, &["config", "check"], 2, &["home.journal", "missing"]);
+    std::fs::rename(away, journal).unwrap();
+    home.ok(&["config", "check"]);
+}
+
+#[test]
+fn an_init_that_is_refused_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let init = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(AMELES);
+        command.env("AMELES_HOME", folder.path().join("home")).arg("init").args(arguments);
+        command.output().unwrap()
+    };
+    assert_eq!(init(&["--warehouse", "s3://bucket/tables"]).status.code(), Some(2));
+    let journal = folder.path().join("home.journal");
+    std::fs::write(&journal, "somebody else's").unwrap();
+    let output = init(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("home.journal"));
+    std::fs::remove_file(journal).unwrap();
+    assert!(init(&[]).status.success());
+}
+
+#[test]
+fn lists_and_lines_that_are_not_whole_are_not_entered() {
+    let home = Home::new();
+    for (arguments, input, word) in [
+        (&["erase", "submit", "--device", "-"][..], "800000000001\n800000000002\n", "--file -"),
+        (&["erase", "submit", "--file", "-"], "kind,identifier\ndevice,\"800000000001", "quote"),
+    ] {
+        let output = home.run_with(arguments, input);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+        assert!(text.contains(word) && !text.contains("80000000000"), "{arguments:?}: {text}");
+    }
+    assert_eq!(home.json(&["erase", "list"])["requests"].as_array().map(Vec::len), Some(0));
+    // A blank end is no second line.
+    let id = home.ok_with(&["erase", "submit", "--device", "-"], "800000000001\n\n");
+    refused(&home, &["erase", "extend", id.trim(), "--reason", ""], 2, &["reason"]);
+    refused(&home, &["token", "create", "no name!", "--role", "admin"], 2, &["name"]);
+    let verified = home.ok(&["erase", "verify"]);
+    assert!(verified.contains("nothing remains") && !verified.contains("pending erasures"), "{verified}");
+}
+
+#[test]
+fn a_verification_tells_what_a_pending_erasure_still_has() {
+    let home = Home::new();
+    home.ingest(&home.file("one.ndjson", event(1, "800000000001", None, "wake", "2018-07-01T10:00:00Z")));
+    home.ok_with(&["erase", "submit", "--device", "-"], "800000000001\n");
+    let verified = home.ok(&["erase", "verify"]);
+    assert!(verified.contains("pending erasures still have 1 rows"), "{verified}");
+    home.ok(&["erase", "run"]);
+    let verified = home.ok(&["erase", "verify"]);
+    assert!(verified.contains("nothing remains") && !verified.contains("pending erasures"), "{verified}");
+}
+
+#[test]
 fn a_wrong_key_is_told_and_nothing_is_touched() {
     let home = Home::new();
     let other = Home::new();

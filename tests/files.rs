@@ -114,3 +114,25 @@ fn standard_input_is_a_source() {
     let out = home.ok_with(&["ingest", "-", "--json"], &lines(0, 20));
     assert_eq!(accepted(&serde_json::from_str(&out).unwrap()), (20, 20));
 }
+
+#[test]
+fn streams_that_begin_alike_are_told_apart() {
+    let home = Home::new();
+    let stream = |input: &str| -> (u64, u64) {
+        let out = home.ok_with(&["ingest", "-", "--json"], input);
+        accepted(&serde_json::from_str(&out).unwrap())
+    };
+    // A few bytes that every line begins with.
+    assert_eq!(stream("{\"event_id\":\n"), (1, 0));
+    assert_eq!(stream(&lines(0, 3)), (3, 3));
+    assert_eq!(stream(&lines(3, 5)), (2, 2));
+    // The first stream once more, and once more with other lines behind it.
+    assert_eq!(stream(&lines(0, 3)), (0, 0));
+    assert_eq!(stream(&(lines(0, 3) + &lines(10, 14))), (4, 4));
+    assert_eq!(stream(&(lines(0, 2) + &lines(20, 24))), (6, 4));
+    // A long one that goes on where another ended, behind the beginning that is looked at.
+    let long = lines(1_000, 3_000);
+    assert!(long.len() > 256 << 10);
+    assert_eq!(stream(&long), (2_000, 2_000));
+    assert_eq!(stream(&(long + &lines(3_000, 3_100))), (100, 100));
+}

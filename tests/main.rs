@@ -11,6 +11,7 @@ mod http_load;
 mod kafka;
 mod load;
 mod metrics;
+mod policy;
 mod readers;
 mod rebuild;
 mod reissue;

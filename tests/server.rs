@@ -60,6 +60,19 @@ fn a_request_by_opendsr_runs_to_its_certificate() {
         ureq::post(server.url("/v1/requests")).header("Authorization", format!("Bearer {compliance}")).send_json(&body).unwrap();
     assert_eq!(reply.status().as_u16(), 201);
     let reply: serde_json::Value = reply.body_mut().read_json().unwrap();
+    // The same once more is the same request; under its id nobody else can be named.
+    let send = |body: &serde_json::Value| {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        let mut reply =
+            agent.post(server.url("/v1/requests")).header("Authorization", format!("Bearer {compliance}")).send_json(body).unwrap();
+        (reply.status().as_u16(), reply.body_mut().read_json::<serde_json::Value>().unwrap())
+    };
+    let (status, again) = send(&body);
+    assert_eq!((status, &again["request_id"]), (201, &reply["request_id"]));
+    let mut other = body.clone();
+    other["subject_identities"][0]["identity_value"] = "800000009999".into();
+    let (status, refused) = send(&other);
+    assert!(status == 409 && !refused.to_string().contains("800000009999"), "{status}: {refused}");
     let id = reply["subject_request_id"].as_str().or(reply["controller_id"].as_str()).unwrap().to_owned();
     home.ok(&["erase", "run"]);
     let (status, text) = get(&server, &format!("/v1/requests/{id}"), Some(&compliance));

@@ -1,6 +1,6 @@
 //! Errors of the API: kind, status and the name that clients match on, declared together.
 
-use ameles_erasure::ErasureError;
+use ameles_erasure::{ErasureError, SUBJECT_REQUEST_ID};
 use ameles_ledger::LedgerError;
 use ameles_queries::QueryError;
 use ameles_reports::ReportError;
@@ -171,6 +171,7 @@ impl From<ErasureError> for ApiError {
         match error {
             // The one argument that names a thing rather than describing it.
             ErasureError::Refused { what: "the request id", .. } => Self::NotFound(error.to_string()),
+            ErasureError::Refused { what: SUBJECT_REQUEST_ID, .. } => Self::Conflict(error.to_string()),
             ErasureError::NoCertificate(_) => Self::NotFound(error.to_string()),
             ErasureError::Refused { .. } | ErasureError::Identify(_) => Self::BadRequest(error.to_string()),
             ErasureError::Ledger(error) => error.into(),

@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
+use crate::config_fault::Fault;
 use crate::kafka_config::KafkaConfig;
 
 /// The whole configuration.
@@ -104,6 +105,7 @@ pub struct ErasureConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
     /// Address and port.
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
     /// Certificate chain (PEM); required where the address is not loopback.
     pub tls_certificate: Option<PathBuf>,
@@ -193,6 +195,8 @@ impl Config {
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}; `ameles init` makes a home", file.display()))?;
         // The file alone first: its errors then carry its lines.
         let alone: Self = toml::from_str(&text).map_err(|error| anyhow!("{}: {error}", file.display()))?;
+        // What the environment gives stands in no file.
+        let kafka_secrets = alone.kafka.secret_in_clear();
         let overrides: Vec<_> = environment.into_iter().filter(|(key, _)| key.starts_with(PREFIX)).collect();
         let config = if overrides.is_empty() {
             alone
@@ -204,47 +208,53 @@ impl Config {
             let names: Vec<_> = overrides.iter().map(|(key, _)| key.as_str()).collect();
             table.try_into().map_err(|error| anyhow!("environment ({}): {error}", names.join(", ")))?
         };
-        config.check().with_context(|| file.display().to_string())?;
+        config.check().and_then(|()| kafka_secrets.map_or(Ok(()), Err)).map_err(|fault| fault.at(file, &text, &overrides))?;
         Ok(config)
     }
 
-    fn check(&self) -> anyhow::Result<()> {
+    fn check(&self) -> Result<(), Fault> {
+        let fault = |key: &str, what: String| Err(Fault::new(key, what));
         if self.privacy.k == 0 {
-            bail!("privacy.k is 0; the smallest group is 1 or more (10 unless there is a reason)");
+            return fault("privacy.k", "is 0; the smallest group is 1 or more (10 unless there is a reason)".to_owned());
         }
         if self.privacy.issued_mb_max == 0 || self.privacy.issued_mb_max > ISSUED_MB_MOST {
-            bail!("privacy.issued_mb_max is {}; give 1 to {ISSUED_MB_MOST}", self.privacy.issued_mb_max);
+            return fault("privacy.issued_mb_max", format!("is {}; give 1 to {ISSUED_MB_MOST}", self.privacy.issued_mb_max));
         }
-        if self.warehouse.location.contains("://") && !self.warehouse.location.starts_with("file://") {
-            bail!("warehouse.location: this build keeps tables in folders; give a path or file:// URL");
+        if let Some(what) = location_fault(&self.warehouse.location) {
+            return fault("warehouse.location", what.to_owned());
         }
         let secrets = [self.keys.file.is_some(), self.keys.env.is_some(), self.keys.command.is_some()];
         if secrets.into_iter().filter(|given| *given).count() > 1 {
-            bail!("keys: give one of file, env and command");
+            return fault("keys", "has several of file, env and command; give one of them".to_owned());
         }
-        if self.server.tls_certificate.is_some() != self.server.tls_key.is_some() {
-            bail!("server: tls_certificate and tls_key go together");
+        match (&self.server.tls_certificate, &self.server.tls_key) {
+            (Some(_), None) => return fault("server.tls_certificate", "is given and server.tls_key is not; they go together".to_owned()),
+            (None, Some(_)) => return fault("server.tls_key", "is given and server.tls_certificate is not; they go together".to_owned()),
+            _ => {}
         }
         for (name, value, least) in [
             ("ingest.line_bytes_max", self.ingest.line_bytes_max, 1_024),
             ("ingest.body_bytes_max", self.ingest.body_bytes_max, 1_024),
             ("ingest.batch_rows_max", self.ingest.batch_rows_max, 1_000),
             ("ingest.memory_limit_mb", self.ingest.memory_limit_mb, 256),
+            ("erasure.suppression_horizon_days", self.erasure.suppression_horizon_days as usize, 1),
             ("maintenance.runs_max", self.maintenance.runs_max, 2),
         ] {
             if value < least {
-                bail!("{name} is {value}; the least is {least}");
+                return fault(name, format!("is {value}; the least is {least}"));
             }
         }
         if self.retention.enforce {
-            bail!("retention.enforce: deleting expired months is not built yet; leave it false");
+            return fault("retention.enforce", "is true: deleting expired months is not built yet; leave it false".to_owned());
         }
         self.kafka.check()?;
         for report in &self.reports {
             if report.name != "monthly-activity" {
-                bail!("report {:?} is not known; there is monthly-activity", report.name);
+                return fault("report.name", format!("is {:?}, which is not known; there is monthly-activity", report.name));
             }
-            crate::maintenance::parse_schedule(&report.schedule)?;
+            if let Err(error) = crate::maintenance::parse_schedule(&report.schedule) {
+                return fault("report.schedule", format!("cannot be read: {error}"));
+            }
         }
         Ok(())
     }
@@ -259,6 +269,20 @@ impl Config {
             ..ameles_core::Limits::default()
         }
     }
+}
+
+/// Why tables cannot lie there; `None` where they can.
+pub fn location_fault(location: &str) -> Option<&'static str> {
+    if location.trim().is_empty() {
+        return Some("is empty; name a folder, such as \"warehouse\"");
+    }
+    let elsewhere = location.contains("://") && !location.starts_with("file://");
+    elsewhere.then_some("is no folder: this build keeps tables in folders; give a path or file:// URL")
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| serde::de::Error::custom("is no address with a port; write one such as \"127.0.0.1:8080\" or \"[::1]:8080\""))
 }
 
 fn lay_over(table: &mut toml::Table, key: &str, value: &str) -> anyhow::Result<()> {
@@ -303,12 +327,25 @@ mod tests {
     }
 
     #[test]
+    fn a_bad_value_of_the_environment_names_its_variable() {
+        let error = load("[privacy]\nk = 3\n", &[("AMELES__PRIVACY__K", "0")]).unwrap_err();
+        assert!(error.contains("AMELES__PRIVACY__K") && !error.contains("line"), "{error}");
+    }
+
+    #[test]
     fn bad_values_are_refused() {
         for (text, word) in [
-            ("[privacy]\nk = 0", "privacy.k"),
+            ("[server]\n\n[privacy]\nk = 0", "ameles.toml, line 4: privacy.k is 0"),
+            ("[server]\nlisten = \"localhost:8080\"", "127.0.0.1:8080"),
+            ("[server]\ntls_key = \"k.pem\"", "line 2"),
+            ("[erasure]\nsuppression_horizon_days = 0", "line 2: erasure.suppression_horizon_days"),
+            ("[warehouse]\nlocation = \"\"", "line 2: warehouse.location is empty"),
+            ("[kafka]\nbrokers = \"b:1\"\ntopics = \"t\"\n[kafka.client]\nsasl.password = \"x\"", "line 5: kafka.client.sasl.password"),
+            ("[kafka]\nbrokers = \"b:1\"\n[kafka.client]\n\"ssl.key.pem\" = \"x\"", "line 4: kafka.client.ssl.key.pem"),
+            ("[kafka]\ntopics = \"t\"", "line 2: kafka.topics"),
             ("[privacy]\nk = \"x\"", "line 2"),
             ("[privacy]\nissued_mb_max = 0", "privacy.issued_mb_max"),
-            ("[keys]\nfile = \"a\"\nenv = \"B\"", "one of"),
+            ("[keys]\nfile = \"a\"\nenv = \"B\"", "line 1: keys has several"),
             ("[warehouse]\nlocation = \"s3://b\"", "warehouse.location"),
             ("[[report]]\nname = \"monthly-activity\"\nschedule = \"whenever\"", "schedule"),
         ] {

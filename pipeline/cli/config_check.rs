@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use ameles_ledger::JournalCheck;
+
 use crate::args::{ConfigArgs, ConfigCommand};
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -19,6 +21,10 @@ pub async fn run(home: &Location, args: &ConfigArgs) -> Result<ExitCode, Failure
         let path = home.root().join(path);
         std::fs::File::open(&path)
             .map_err(|error| Failure::usage(anyhow::Error::new(error).context(format!("server: cannot read {}", path.display()))))?;
+    }
+    let faults = beyond_the_file(&environment, &journal);
+    if let Some(fault) = faults.first() {
+        return Err(Failure::misuse(format!("{}: {fault}", home.config().display())));
     }
     let kafka = match environment.config.kafka.is_on() {
         true => {
@@ -43,4 +49,25 @@ pub async fn run(home: &Location, args: &ConfigArgs) -> Result<ExitCode, Failure
         Ok(())
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What `serve` would refuse, or what a restore of the home would lose.
+fn beyond_the_file(environment: &Environment, journal: &JournalCheck) -> Vec<String> {
+    let mut faults = Vec::new();
+    let server = &environment.config.server;
+    if server.tls_certificate.is_none() && !server.listen.ip().is_loopback() {
+        let listen = server.listen;
+        faults.push(format!("server.listen {listen} is not loopback, so TLS is required: set server.tls_certificate and server.tls_key"));
+    }
+    let path = environment.home.journal(&environment.config);
+    match journal {
+        JournalCheck::Missing => faults.push(format!("the journal {} is missing; bring it back from where it went", path.display())),
+        JournalCheck::Damaged { what } => faults.push(format!("the journal {}: {what}", path.display())),
+        JournalCheck::UpToDate | JournalCheck::ReplayNeeded { .. } => {}
+    }
+    let inside = |path: &std::path::Path| path.canonicalize().ok().zip(environment.home.root().canonicalize().ok());
+    if inside(&path).is_some_and(|(path, home)| path.starts_with(home)) {
+        faults.push("erasure.journal lies in the home: a restored backup would bring an old one with it; name a place outside".to_owned());
+    }
+    faults
 }

@@ -51,7 +51,7 @@ pub async fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
     let ingested = started.elapsed();
 
     let (_, metrics) = environment.metrics().await?;
-    let card = card(&metrics, Guard::K(environment.config.privacy.k)).await?;
+    let card = card(&metrics, Guard::K(environment.k())).await?;
     let mut tokens = Vec::new();
     for role in [Role::Analyst, Role::Compliance, Role::Ingest, Role::Admin] {
         tokens.push((role, token::create(&environment, &format!("demo-{role}"), role, None, 30).await?));

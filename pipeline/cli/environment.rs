@@ -81,7 +81,7 @@ impl Environment {
             clock: self.clock.clone(),
             random: self.random.clone(),
             limits: self.config.limits(),
-            k: self.config.privacy.k,
+            k: self.k(),
         };
         Ok(Arc::new(IngestEnv::new(parts)?))
     }
@@ -122,9 +122,14 @@ impl Environment {
         Issues::new(self.ledger.clone(), self.config.privacy.issued_mb_max << 20)
     }
 
+    /// The smallest group: the configuration's, or the policy's where that asks for more.
+    pub fn k(&self) -> u32 {
+        self.policy.k().unwrap_or_default().max(self.config.privacy.k)
+    }
+
     /// The guard for the local operator: `--k`, or the configuration's.
     pub fn guard(&self, k: Option<u32>) -> Result<Guard, Failure> {
-        match k.unwrap_or(self.config.privacy.k) {
+        match k.unwrap_or(self.k()) {
             0 => Err(Failure::misuse("--k 0: the smallest group is 1 or more")),
             1 => Ok(Guard::None),
             k => Ok(Guard::K(k)),
@@ -159,6 +164,20 @@ pub fn ledger_keys(keyring: &Keyring) -> Result<LedgerKeys, Failure> {
     Ok(LedgerKeys::new(key("suppression")?, key("journal")?, key("audit")?))
 }
 
+/// What a command prints that tells a secret.
+pub fn printed_by(command: &[String]) -> anyhow::Result<String> {
+    let [program, arguments @ ..] = command else { bail!("it is empty; write [\"program\", \"argument\"]") };
+    let output = std::process::Command::new(program)
+        .args(arguments)
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run {program}"))?;
+    if !output.status.success() {
+        bail!("{program} ended with {}", output.status);
+    }
+    String::from_utf8(output.stdout).map_err(|_| anyhow!("{program} did not print text"))
+}
+
 /// Finds the key-encryption key where the configuration says.
 pub fn load_key(home: &Location, keys: &KeysConfig) -> anyhow::Result<KeyEncryptionKey> {
     if let Some(name) = &keys.env {
@@ -166,16 +185,7 @@ pub fn load_key(home: &Location, keys: &KeysConfig) -> anyhow::Result<KeyEncrypt
         return KeyEncryptionKey::from_base64(&text).with_context(|| format!("keys.env: {name}"));
     }
     if let Some(command) = &keys.command {
-        let [program, arguments @ ..] = command.as_slice() else { bail!("keys.command is empty; write [\"program\", \"argument\"]") };
-        let output = std::process::Command::new(program)
-            .args(arguments)
-            .stderr(std::process::Stdio::inherit())
-            .output()
-            .with_context(|| format!("keys.command: cannot run {program}"))?;
-        if !output.status.success() {
-            bail!("keys.command: {program} ended with {}", output.status);
-        }
-        let text = String::from_utf8(output.stdout).map_err(|_| anyhow!("keys.command: {program} did not print base64"))?;
+        let text = printed_by(command).context("keys.command")?;
         return KeyEncryptionKey::from_base64(text.trim()).context("keys.command");
     }
     Ok(KeyEncryptionKey::load(&home.key_file(keys))?)

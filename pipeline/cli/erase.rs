@@ -1,13 +1,13 @@
 //! `ameles erase`
 
 use std::fmt;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Read as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
 use ameles_core::{Day, Limits, SubjectKind, Timestamp};
-use ameles_erasure::{Eraser, ListSubmission, Preview, Progress, Step, SubmitOptions, VerifyReport, check_certificate};
+use ameles_erasure::{CertificateError, Eraser, ListSubmission, Preview, Progress, Step, SubmitOptions, VerifyReport, check_certificate};
 use ameles_ledger::{Request, RequestFilter, RequestId};
 use ameles_pseudonym::RawIdentifier;
 use anyhow::{Context, anyhow};
@@ -53,7 +53,7 @@ pub async fn run(home: &Location, args: EraseArgs) -> Result<ExitCode, Failure> 
         }
         EraseCommand::Extend { id, reason, json } => {
             let id = eraser.find(&id).await.map_err(Usage::into_failure)?.id;
-            show(&eraser.extend(id, &reason, ACTOR).await?, json)
+            show(&eraser.extend(id, &reason, ACTOR).await.map_err(Usage::into_failure)?, json)
         }
         EraseCommand::Cancel { id, json } => {
             let id = eraser.find(&id).await.map_err(Usage::into_failure)?.id;
@@ -122,6 +122,15 @@ fn read_identifiers(kinds: &[SubjectKind]) -> Result<Vec<(SubjectKind, RawIdenti
         let identifier = RawIdentifier::from_reader(&mut input, &Limits::default()).map_err(Failure::usage)?;
         drop(quiet);
         identifiers.push((*kind, identifier));
+    }
+    // Whoever hands in a list by mistake must not believe that all of it was entered.
+    let mut more = [0; 1];
+    while !io::stdin().is_terminal() && input.read(&mut more).map_err(Failure::usage)? > 0 {
+        if !more[0].is_ascii_whitespace() {
+            return Err(Failure::misuse(
+                "standard input has more lines than were asked for; give a list with --file - and the header kind,identifier",
+            ));
+        }
     }
     Ok(identifiers)
 }
@@ -199,7 +208,10 @@ fn check(file: &Path, public_key: &str, json: bool) -> Result<ExitCode, Failure>
         Ok(bytes) => bytes,
         Err(_) => public_key.as_bytes().to_vec(),
     };
-    let verdict = check_certificate(&text, &key).map_err(|error| Failure::failed(error).context("the certificate does not hold"))?;
+    let verdict = check_certificate(&text, &key).map_err(|error| match error {
+        CertificateError::PublicKey => Failure::usage(error),
+        error => Failure::failed(error).context("the certificate does not hold"),
+    })?;
     let sentence = if verdict.genuine { "the signature holds" } else { "NOT GENUINE" };
     output::summary(json, &verdict, [&[sentence.to_owned()], &verdict.problems[..]].concat().join("\n"))?;
     Ok(ExitCode::from(if verdict.genuine { DONE } else { FAILED }))
@@ -312,10 +324,17 @@ impl fmt::Display for Verified<'_> {
             report.subjects_completed,
             report.subjects_pending,
             report.subjects_asked,
-            if report.clean { "nothing remains" } else { "REMAINS:" }
+            match (report.clean, report.pending.is_empty()) {
+                (false, _) => "REMAINS:",
+                (true, true) => "nothing remains",
+                (true, false) => "nothing remains of what is completed or was asked for",
+            }
         )?;
         for finding in &report.remains {
             write!(f, "\n  {}: {}", finding.path, finding.what)?;
+        }
+        if !report.pending.is_empty() {
+            write!(f, "\npending erasures still have {} rows of events, in all {} places", report.rows_pending, report.pending.len())?;
         }
         Ok(())
     }

@@ -82,7 +82,17 @@ impl Usage for ameles_ingest::IngestError {
 
 impl Usage for ameles_erasure::ErasureError {
     fn is_usage(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::List { .. } | Self::Identify(_) | Self::NoCertificate(_))
+        match self {
+            Self::Refused { .. } | Self::List { .. } | Self::Identify(_) | Self::NoCertificate(_) => true,
+            Self::Ledger(error) => error.is_usage(),
+            _ => false,
+        }
+    }
+}
+
+impl Usage for ameles_ledger::LedgerError {
+    fn is_usage(&self) -> bool {
+        matches!(self, Self::Invalid { .. } | Self::NoSuchToken(_) | Self::TokenExists(_))
     }
 }
 

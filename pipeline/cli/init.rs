@@ -9,7 +9,7 @@ use ameles_store::Warehouse;
 use anyhow::Context;
 
 use crate::args::InitArgs;
-use crate::config::{Config, TEMPLATE};
+use crate::config::{Config, TEMPLATE, location_fault};
 use crate::environment::{domains, ledger_keys, ledger_options, load_key, system};
 use crate::failure::Failure;
 use crate::home::{Location, read_contract, write_new};
@@ -34,8 +34,12 @@ pub async fn run(home: &Location, args: &InitArgs) -> Result<ExitCode, Failure> 
     Policy::parse(&policy).map_err(Failure::usage)?;
     let template = match &args.warehouse {
         Some(location) => {
-            let absolute = std::path::absolute(location)?;
-            let value = toml::Value::String(absolute.display().to_string()).to_string();
+            if let Some(fault) = location_fault(location) {
+                return Err(Failure::misuse(format!("--warehouse {fault}")));
+            }
+            let is_url = location.starts_with("file://");
+            let place = if is_url { location.clone() } else { std::path::absolute(location)?.display().to_string() };
+            let value = toml::Value::String(place).to_string();
             TEMPLATE.replace("location = \"warehouse\" ", &format!("location = {value} "))
         }
         None => TEMPLATE.to_owned(),
@@ -46,6 +50,11 @@ pub async fn run(home: &Location, args: &InitArgs) -> Result<ExitCode, Failure> 
     std::fs::create_dir_all(root).with_context(|| format!("cannot create {}", root.display()))?;
     if std::fs::read_dir(root)?.next().is_some() {
         return Err(Failure::misuse(format!("{} is not empty; name a new folder with --home", root.display())));
+    }
+    let journal = home.journal(&config);
+    if journal.exists() {
+        let what = "belongs to another home, or to one that was here: move it away, it brings that home's erasures back after a restore";
+        return Err(Failure::misuse(format!("{} is there already and {what}", journal.display())));
     }
     let (clock, random) = system();
     let key_file = home.key_file(&config.keys);

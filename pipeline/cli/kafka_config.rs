@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ameles_ingest::{KafkaOptions, Property};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde::{Deserialize, Deserializer};
+
+use crate::config_fault::Fault;
+use crate::environment::printed_by;
 
 /// Where events come from Kafka; without brokers there is no such source.
 #[derive(Debug, Clone, Deserialize)]
@@ -44,6 +47,7 @@ enum Value {
     Given(Property),
     File(PathBuf),
     Env(String),
+    Command(Vec<String>),
 }
 
 /// `[kafka.client]`: librdkafka's names, quoted or not. Shows no values.
@@ -77,12 +81,21 @@ fn flatten(prefix: &str, table: &toml::Table, into: &mut BTreeMap<String, Value>
             toml::Value::Table(inner) => match (inner.len(), inner.get("file"), inner.get("env")) {
                 (1, Some(toml::Value::String(file)), _) => Value::File(PathBuf::from(file)),
                 (1, _, Some(toml::Value::String(name))) => Value::Env(name.clone()),
+                (1, None, None) if inner.get("command").is_some_and(toml::Value::is_array) => {
+                    let words = inner.get("command").and_then(toml::Value::as_array).into_iter().flatten();
+                    let words = words.map(|word| word.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
+                    Value::Command(words.filter(|words| !words.is_empty()).ok_or_else(|| format!("{key}: command is a list of words"))?)
+                }
                 _ => {
                     flatten(&key, inner, into)?;
                     continue;
                 }
             },
-            _ => return Err(format!("{key}: write text, a number, a boolean, {{ file = \"…\" }} or {{ env = \"…\" }}")),
+            _ => {
+                return Err(format!(
+                    "{key}: write text, a number, a boolean, {{ file = \"…\" }}, {{ env = \"…\" }} or {{ command = [\"…\"] }}"
+                ));
+            }
         };
         into.insert(key, value);
     }
@@ -102,6 +115,11 @@ fn topics<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::
     })
 }
 
+/// Whether a property of librdkafka's is a password, a client's secret or a private key.
+fn is_secret(key: &str) -> bool {
+    key.ends_with("password") || key.ends_with("secret") || key == "ssl.key.pem" || key == "sasl.oauthbearer.config"
+}
+
 impl KafkaConfig {
     /// Whether events come from Kafka.
     pub fn is_on(&self) -> bool {
@@ -109,20 +127,28 @@ impl KafkaConfig {
     }
 
     /// What can be said without reading secrets or asking a broker.
-    pub fn check(&self) -> anyhow::Result<()> {
+    pub fn check(&self) -> Result<(), Fault> {
         if !self.is_on() {
             if !self.topics.is_empty() {
-                bail!("kafka.topics is given and kafka.brokers is not; write brokers = \"host:9092\"");
+                return Err(Fault::new("kafka.topics", "is given and kafka.brokers is not; write brokers = \"host:9092\""));
             }
             return Ok(());
         }
         if self.batch_rows_max < 1_000 {
-            bail!("kafka.batch_rows_max is {}; the least is 1000", self.batch_rows_max);
+            return Err(Fault::new("kafka.batch_rows_max", format!("is {}; the least is 1000", self.batch_rows_max)));
         }
         if !(10..=60_000).contains(&self.batch_ms) {
-            bail!("kafka.batch_ms is {}; 10 to 60000 is right", self.batch_ms);
+            return Err(Fault::new("kafka.batch_ms", format!("is {}; 10 to 60000 is right", self.batch_ms)));
         }
         Ok(())
+    }
+
+    /// The first secret among the properties that is written out; for what a file says, not the environment.
+    pub fn secret_in_clear(&self) -> Option<Fault> {
+        let given = self.client.0.iter().filter(|(_, value)| matches!(value, Value::Given(_)));
+        let (key, _) = given.into_iter().find(|(key, _)| is_secret(key))?;
+        let what = "is a secret and stands in clear; write { file = \"…\" }, { env = \"…\" } or { command = [\"…\"] }";
+        Some(Fault::new(format!("kafka.client.{key}"), what))
     }
 
     /// What the source is started with; secrets are read here. Files are relative to the home.
@@ -140,6 +166,10 @@ impl KafkaConfig {
                 Value::Env(name) => {
                     let text = std::env::var(name).with_context(|| format!("kafka.client: {key}: the variable {name} cannot be read"))?;
                     Property::new(text)
+                }
+                Value::Command(words) => {
+                    let text = printed_by(words).with_context(|| format!("kafka.client: {key}: command"))?;
+                    Property::new(text.trim_end_matches(['\n', '\r']))
                 }
             };
             client.insert(key.clone(), property);
@@ -194,11 +224,14 @@ mod tests {
     fn a_secret_comes_from_a_file_and_is_shown_nowhere() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("secret"), "hunter2\n").unwrap();
-        let text = "brokers = \"b:1\"\ntopics = \"t, u\"\n[client]\nsasl.username = \"hunter1\"\nsasl.password = { file = \"secret\" }\n";
+        let text = "brokers = \"b:1\"\ntopics = \"t, u\"\n[client]\nsasl.username = \"hunter1\"\nsasl.password = { file = \"secret\" }\n\
+                    ssl.key.password = { command = [\"echo\", \"hunter3\"] }\n";
         let config = parse(text).unwrap();
         assert_eq!(config.topics, ["t", "u"]);
         let options = config.options(folder.path()).unwrap();
         assert_eq!(options.client["sasl.password"], Property::new("hunter2"));
+        assert_eq!(options.client["ssl.key.password"], Property::new("hunter3"));
+        assert_eq!(config.secret_in_clear(), None);
         let shown = format!("{config:?} {options:?}");
         assert!(!shown.contains("hunter"), "{shown}");
     }

@@ -6,6 +6,7 @@ mod args;
 mod audit;
 mod config;
 mod config_check;
+mod config_fault;
 mod demo;
 mod environment;
 mod erase;

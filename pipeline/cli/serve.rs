@@ -41,7 +41,7 @@ pub async fn serve(environment: Arc<Environment>, listen: Option<SocketAddr>) ->
         eraser: eraser.clone(),
         collector: Some(collector.clone()),
         kafka: kafka.clone(),
-        k: environment.config.privacy.k,
+        k: environment.k(),
         report_dir: environment.home.reports(),
         policy_version: environment.policy_version.clone(),
         completeness: completeness(&environment, kafka.clone()),

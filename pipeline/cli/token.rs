@@ -7,7 +7,7 @@ use ameles_ledger::{NewToken, Role, TokenInfo};
 
 use crate::args::{RoleArg, TokenArgs, TokenCommand};
 use crate::environment::Environment;
-use crate::failure::Failure;
+use crate::failure::{Failure, Usage};
 use crate::home::Location;
 use crate::output;
 
@@ -26,7 +26,7 @@ pub async fn run(home: &Location, args: &TokenArgs) -> Result<ExitCode, Failure>
             output::summary(*json, &serde_json::json!({ "tokens": tokens }), Tokens(&tokens))?;
         }
         TokenCommand::Revoke { name, json } => {
-            environment.ledger.revoke_token(name, "cli").await?;
+            environment.ledger.revoke_token(name, "cli").await.map_err(Usage::into_failure)?;
             output::summary(*json, &serde_json::json!({ "revoked": name }), format!("revoked {name}"))?;
         }
     }
@@ -37,7 +37,7 @@ pub async fn run(home: &Location, args: &TokenArgs) -> Result<ExitCode, Failure>
 pub async fn create(environment: &Environment, name: &str, role: Role, partner: Option<String>, days: u32) -> Result<String, Failure> {
     let expires = environment.clock.now().plus_days(i64::from(days));
     let token = NewToken { name: name.to_owned(), role, partner, expires, actor: "cli".to_owned() };
-    Ok(environment.ledger.create_token(token).await?.expose().to_owned())
+    Ok(environment.ledger.create_token(token).await.map_err(Usage::into_failure)?.expose().to_owned())
 }
 
 impl From<RoleArg> for Role {

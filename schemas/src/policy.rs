@@ -78,7 +78,7 @@ pub struct Regime {
 /// Which regime holds where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    k: u32,
+    k: Option<u32>,
     default: Regime,
     /// All but the default one.
     others: BTreeMap<String, Regime>,
@@ -160,10 +160,10 @@ impl Policy {
         std::iter::once(&self.default).chain(self.others.values())
     }
 
-    /// Smallest group that an answer to an analyst may rest on: the largest `k`
+    /// Smallest group that an answer to an analyst may rest on, where the policy says one: the largest `k`
     /// of all, because an answer mixes countries.
-    pub fn k(&self) -> u32 {
-        self.regimes().filter_map(|regime| regime.k).fold(self.k, u32::max)
+    pub fn k(&self) -> Option<u32> {
+        self.regimes().filter_map(|regime| regime.k).chain(self.k).max()
     }
 }
 

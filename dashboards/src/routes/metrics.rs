@@ -16,7 +16,8 @@ use super::{known_parameters, single};
 use crate::auth::{Caller, Numbers};
 use crate::{ApiError, ServerState};
 
-const PARAMETERS: [&str; 10] = ["from", "to", "by", "filter", "grain", "unit", "format", "active_in", "cumulative", "k"];
+/// Options are named as the list of metrics names them; `active_in` as the other parameters.
+const PARAMETERS: [&str; 11] = ["from", "to", "by", "filter", "grain", "unit", "format", "active_in", "active-in", "cumulative", "k"];
 
 pub(crate) async fn list(State(state): State<Arc<ServerState>>, _caller: Caller<Numbers>) -> Json<Vec<MetricInfo>> {
     Json(list_metrics(&state.contract().tables()))
@@ -57,7 +58,7 @@ fn request(name: String, pairs: &[(String, String)]) -> Result<MetricRequest, Ap
         filters: pairs.iter().filter(|(key, _)| key == "filter").map(|(_, text)| text.parse::<Filter>()).collect::<Result<_, _>>()?,
         grain: single(pairs, "grain")?.map(str::parse::<Grain>).transpose().map_err(|error| ApiError::BadRequest(error.to_string()))?,
         unit: single(pairs, "unit")?.map(str::parse::<Unit>).transpose()?.unwrap_or_default(),
-        active_in: number(pairs, "active_in")?,
+        active_in: number(pairs, "active_in")?.or(number(pairs, "active-in")?),
         cumulative: match single(pairs, "cumulative")? {
             None | Some("false") => false,
             Some("true") => true,

@@ -55,7 +55,11 @@ pub(crate) async fn list(
         None => 100,
         Some(text) => text.parse::<u32>().map_err(|_| ApiError::BadRequest("limit is a whole number".to_owned()))?.min(LIST_MAX),
     };
-    let overdue = single(&pairs, "overdue")? == Some("true");
+    let overdue = match single(&pairs, "overdue")? {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(ApiError::BadRequest("overdue is true or false".to_owned())),
+    };
     let filter = RequestFilter { state: wanted, overdue, limit: Some(limit), ..RequestFilter::default() };
     Ok(Json(state.ledger().requests(&filter).await?))
 }

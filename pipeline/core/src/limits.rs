@@ -5,8 +5,8 @@
 pub struct Limits {
     /// The longest line or message, in bytes; a longer one is `too_large`.
     pub line_bytes_max: usize,
-    /// The longest identifier after normalisation, in bytes.
-    pub identifier_bytes_max: usize,
+    /// The longest identifier after normalisation, in characters, as `maxLength` of JSON Schema counts.
+    pub identifier_chars_max: usize,
     /// The largest HTTP body, in bytes, after decompression.
     pub body_bytes_max: usize,
     /// The most events in one commit.
@@ -21,7 +21,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             line_bytes_max: 1 << 20,
-            identifier_bytes_max: 256,
+            identifier_chars_max: 256,
             body_bytes_max: 32 << 20,
             batch_rows_max: 16 << 20,
             batch_bytes_max: Self::batch_bytes_of(2 << 30),

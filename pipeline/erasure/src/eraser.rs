@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ameles_core::{Limits, SharedClock, SharedRandom};
 use ameles_ledger::{Ledger, Request, RequestFilter, RequestId, RequestState};
 use ameles_pseudonym::Keyring;
-use ameles_schemas::{Contract, Policy};
+use ameles_schemas::{Contract, Policy, Regime};
 use ameles_store::Warehouse;
 
 use crate::record::StepDetail;
@@ -129,14 +129,23 @@ impl Eraser {
         found.ok_or_else(|| ErasureError::refused("the request id", "names no request; `ameles erase list` shows them"))
     }
 
-    /// Extends a request's deadline by what the policy allows, counted from the present deadline.
+    /// The regime that a request's regulation names, or the default one.
+    pub(crate) fn regime_of(&self, regulation: &str) -> &Regime {
+        self.policy.regime_named(regulation).unwrap_or_else(|| self.policy.regime(None))
+    }
+
+    /// Extends a request's deadline by what the policy allows its regulation, counted from receipt.
     ///
     /// # Errors
     /// When the request does not allow it, or the ledger fails.
     pub async fn extend(&self, id: RequestId, reason: &str, actor: &str) -> Result<Request, ErasureError> {
         let request = self.ledger.request(id).await?;
-        let months = i32::try_from(self.policy.regime(None).extension_months).unwrap_or(i32::MAX);
-        let received_due = i32::try_from(self.policy.regime(None).erasure_months).unwrap_or(i32::MAX);
+        let regime = self.regime_of(&request.regulation);
+        if regime.extension_months == 0 {
+            return Err(ErasureError::refused("an extension", format!("is not allowed by the policy's regime {}", regime.name)));
+        }
+        let months = i32::try_from(regime.extension_months).unwrap_or(i32::MAX);
+        let received_due = i32::try_from(regime.erasure_months).unwrap_or(i32::MAX);
         // From receipt, not from the first deadline: 31 January + 1 + 2 months is 30 April, not 28.
         let due = request.received.plus_months(received_due.saturating_add(months)).max(request.due);
         self.ledger.extend(id, due, reason, actor).await?;

@@ -33,7 +33,7 @@ pub use preview::{NumberChange, Preview};
 pub use progress::{Progress, Silent};
 pub use run::{RequestOutcome, RunReport};
 pub use signature::{CertificateError, CertificateVerdict, check_certificate, parse_public_key, sign_certificate};
-pub use submit::{ListSubmission, RefusedRow, SubmitOptions};
+pub use submit::{ListSubmission, RefusedRow, SUBJECT_REQUEST_ID, SubmitOptions};
 pub use verify::VerifyReport;
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use zeroize::Zeroizing;
 use crate::opendsr::{API_VERSION, CancellationReply, RequestReply, StatusReply, SubjectRequest, encode_blanked, kind_of};
 use crate::{Eraser, ErasureError};
 
+/// What [`ErasureError::Refused`] says of an OpenDSR request whose id stands for another.
+pub const SUBJECT_REQUEST_ID: &str = "subject_request_id";
 const DEFAULT_REGULATION: &str = "gdpr";
 const REFERENCE_LEN_MAX: usize = 64;
 /// The most requests that one list may hold.
@@ -143,6 +145,16 @@ impl Eraser {
             identifiers.push((kind, identity.identity_value));
         }
         let mut entered = self.of_reference(&subject_request_id, actor).await?;
+        let ids: Vec<RequestId> = entered.iter().map(|request| request.id).collect();
+        for (kind, identifier) in identifiers.iter().filter(|_| !ids.is_empty()) {
+            let subjects: Vec<Subject> = self.subjects(*kind, identifier)?.into_iter().map(|(_, subject)| subject).collect();
+            if !self.ledger.may_name(&ids, &subjects).await? {
+                return Err(ErasureError::refused(
+                    SUBJECT_REQUEST_ID,
+                    "stands for a request that names others; send this one under an id of its own",
+                ));
+            }
+        }
         if entered.is_empty() {
             for id in self.submit_together(identifiers, &options).await? {
                 entered.push(self.ledger.request(id).await?);
@@ -236,7 +248,7 @@ impl Eraser {
         if options.reference.as_deref().is_some_and(|reference| !is_reference(reference)) {
             return Err(ErasureError::refused("the reference", "must be 1 to 64 letters, digits or hyphens: a case number, not a name"));
         }
-        let months = i32::try_from(self.policy.regime(None).erasure_months).unwrap_or(i32::MAX);
+        let months = i32::try_from(self.regime_of(&regulation).erasure_months).unwrap_or(i32::MAX);
         Ok(Terms {
             regulation,
             received,
@@ -303,6 +315,10 @@ fn read_list(reader: impl Read, mut each: impl FnMut(u64, Row)) -> Result<(), Er
             return Err(too_long(line));
         }
         each(line, read_row(&record));
+    }
+    if text.iter().filter(|byte| **byte == b'"').count() % 2 == 1 {
+        // The parser takes the end of the text for the end of a quote.
+        return Err(ErasureError::List { line: lines.line, rule: "a quote is opened and not closed; is the file whole?" });
     }
     if header_seen {
         Ok(())

@@ -70,14 +70,14 @@ impl IngestEnv {
             };
             let Some(domain) = domain else { return Ok(None) };
             let epochs = keyring.hashers_all_epochs(domain).map_err(IngestError::keyring)?;
-            Ok(Some(Identifier::new(hasher(domain)?, field.fold_case, limits.identifier_bytes_max).with_epochs(epochs)))
+            Ok(Some(Identifier::new(hasher(domain)?, field.fold_case, limits.identifier_chars_max).with_epochs(epochs)))
         };
         let roles = contract.roles();
         let device = identifier(roles.device, None)?
             .ok_or_else(|| IngestError::Setup("the data contract drops the device: there would be nothing to count".to_owned()))?;
         let user = roles.user.map(|at| identifier(at, None)).transpose()?.flatten();
         let event_id = roles.event_id.map(|at| identifier(at, Some(EVENT_DOMAIN))).transpose()?.flatten();
-        let plans = ColumnPlan::of_contract(&contract, limits.identifier_bytes_max, hasher)?;
+        let plans = ColumnPlan::of_contract(&contract, limits.identifier_chars_max, hasher)?;
         let may_refuse = (0..plans.len()).filter(|at| plans[*at].may_refuse()).collect();
         let columns = Arc::new(ColumnSet::new(roles.event_type, plans));
         let alias = keyring.secret(ALIAS_PURPOSE).map_err(IngestError::keyring)?;

@@ -1,11 +1,12 @@
 //! Requests: entering, listing, extending, cancelling.
 
-use ameles_core::{SubjectKind, Timestamp};
+use ameles_core::{Subject, SubjectKind, Timestamp};
 use serde_json::json;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 
 use crate::act::{Act, Op, SealedSubject, Submit};
+use crate::apply::id_list;
 use crate::error::Doing as _;
 use crate::keys::Lookup;
 use crate::write::Write;
@@ -18,6 +19,22 @@ pub(crate) const COLUMNS: &str = "SELECT id, kind, regulation, state, received, 
                        AND l.state = 'in_progress'), step), step_detail FROM requests";
 
 impl Ledger {
+    /// Whether one of these requests names one of these subjects, as far as can still be told: after a request's suppressions
+    /// have expired nothing says whom it named.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn may_name(&self, ids: &[RequestId], subjects: &[Subject]) -> Result<bool, LedgerError> {
+        const DOING: &str = "read whom requests name";
+        let named: Vec<Vec<u8>> = sqlx::query_scalar("SELECT lookup FROM suppressions WHERE request IN (SELECT value FROM json_each(?))")
+            .bind(id_list(ids))
+            .fetch_all(&self.inner.pool)
+            .await
+            .doing(DOING)?;
+        let lookups: Vec<Lookup> = subjects.iter().map(|subject| self.inner.keys.lookup_subject(*subject)).collect();
+        Ok(named.is_empty() || named.iter().any(|named| lookups.iter().any(|lookup| lookup.as_slice() == named.as_slice())))
+    }
+
     /// Enters a request. When it returns, the subject is suppressed in every process, and the
     /// request is in the journal.
     ///

@@ -48,7 +48,7 @@ impl RawIdentifier {
     /// When the line is blank, is not UTF-8, is longer than four times what the
     /// limits allow an identifier, or cannot be read.
     pub fn from_reader(reader: &mut impl BufRead, limits: &Limits) -> Result<Self, IdentifierError> {
-        let bytes_max = limits.identifier_bytes_max.saturating_mul(RAW_BYTES_PER_NORMALISED);
+        let bytes_max = limits.identifier_chars_max.saturating_mul(RAW_BYTES_PER_NORMALISED);
         // Full capacity from the start: growing would leave copies behind unwiped.
         let mut line = Zeroizing::new(Vec::with_capacity(bytes_max + 2));
         loop {

@@ -12,7 +12,6 @@ use crate::nearest::nearest;
 const TOP_KEYS: [&str; 3] = ["k", "regimes", "countries"];
 const REGIME_KEYS: [&str; 9] =
     ["collection", "legal_basis", "min_policy", "purposes", "retention_days", "erasure_months", "extension_months", "on_withdrawal", "k"];
-const K_DEFAULT: u32 = 10;
 const K_MAX: u32 = 1_000_000;
 const RETENTION_DAYS_MAX: u32 = 36_525;
 const MONTHS_MAX: u32 = 12;
@@ -46,7 +45,7 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
     };
     let top = Section { path: String::new(), span: 0..0, table: document.get_ref() };
     reader.unknown_keys(&top, &TOP_KEYS);
-    let k = reader.number(&top, "k", 1..=K_MAX).unwrap_or(K_DEFAULT);
+    let k = reader.number(&top, "k", 1..=K_MAX);
     let mut regimes = reader.regimes(&top);
     let countries = reader.countries(&top, &regimes);
     let default = regimes.remove(DEFAULT_REGIME).flatten();

@@ -16,7 +16,7 @@ fn fault(text: &str) -> PolicyFault {
 #[test]
 fn the_default_policy() {
     let policy = Policy::default_policy();
-    assert_eq!(policy.k(), 10);
+    assert_eq!(policy.k(), None);
     let gdpr = policy.regime(Some("DE"));
     assert_eq!(
         gdpr,
@@ -46,15 +46,15 @@ fn the_default_policy() {
 fn the_shortest_policy() {
     let policy = Policy::parse(SHORT).unwrap();
     let gdpr = policy.regime(Some("US"));
-    assert_eq!((policy.k(), gdpr.retention_days, gdpr.extension_months), (10, None, 0));
+    assert_eq!((policy.k(), gdpr.retention_days, gdpr.extension_months), (None, None, 0));
     assert!(gdpr.purposes.is_empty() && gdpr.min_policy.is_none());
 }
 
 #[test]
 fn the_largest_k_holds_for_all() {
     let policy = Policy::parse(&format!("k = 5\n{SHORT}k = 25\n")).unwrap();
-    assert_eq!(policy.k(), 25);
-    assert_eq!(Policy::parse(&format!("k = 50\n{SHORT}k = 25\n")).unwrap().k(), 50);
+    assert_eq!(policy.k(), Some(25));
+    assert_eq!(Policy::parse(&format!("k = 50\n{SHORT}k = 25\n")).unwrap().k(), Some(50));
 }
 
 #[test]

@@ -18,12 +18,17 @@ pub(crate) struct Identifier {
     /// Of every epoch that may still have data, the current one included.
     epochs: Vec<(u32, DomainHasher)>,
     fold_case: bool,
-    bytes_max: usize,
+    chars_max: usize,
 }
 
 impl Identifier {
-    pub(crate) const fn new(hasher: DomainHasher, fold_case: bool, bytes_max: usize) -> Self {
-        Self { hasher, epochs: Vec::new(), fold_case, bytes_max }
+    pub(crate) const fn new(hasher: DomainHasher, fold_case: bool, chars_max: usize) -> Self {
+        Self { hasher, epochs: Vec::new(), fold_case, chars_max }
+    }
+
+    #[inline]
+    fn is_short(&self, text: &str) -> bool {
+        text.len() <= self.chars_max || text.chars().count() <= self.chars_max
     }
 
     /// This one, able to name a subject under every key epoch.
@@ -47,7 +52,7 @@ impl Identifier {
     #[inline]
     pub(crate) fn as_sent<'a>(&self, event: &Decoded<'a>, field: usize) -> Option<(&DomainHasher, &'a [u8])> {
         let raw = event.identifier_text(field)?;
-        let usable = !raw.is_empty() && raw.len() <= self.bytes_max && is_plainly_normal(raw, self.fold_case);
+        let usable = !raw.is_empty() && self.is_short(raw) && is_plainly_normal(raw, self.fold_case);
         usable.then_some((&self.hasher, raw.as_bytes()))
     }
 
@@ -64,7 +69,7 @@ impl Identifier {
                 Cow::Owned(spelt)
             }
         });
-        let usable = !spelt.0.is_empty() && spelt.0.len() <= self.bytes_max;
+        let usable = !spelt.0.is_empty() && self.is_short(&spelt.0);
         usable.then_some(Some(spelt)).ok_or(Unusable)
     }
 }

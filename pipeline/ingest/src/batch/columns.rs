@@ -34,7 +34,7 @@ impl ColumnPlan {
     /// One per field of `Contract::stored`, in the order of the table's columns behind the roles'.
     pub(crate) fn of_contract<E>(
         contract: &Contract,
-        identifier_bytes_max: usize,
+        identifier_chars_max: usize,
         mut hasher: impl FnMut(&str) -> Result<DomainHasher, E>,
     ) -> Result<Vec<Self>, E> {
         let mut plans = Vec::new();
@@ -49,7 +49,7 @@ impl ColumnPlan {
             };
             let form = match (&field.transform, field.kind) {
                 (Transform::Pseudonymize { domain }, _) => {
-                    Form::Pseudonym(Box::new(Identifier::new(hasher(domain)?, field.fold_case, identifier_bytes_max)))
+                    Form::Pseudonym(Box::new(Identifier::new(hasher(domain)?, field.fold_case, identifier_chars_max)))
                 }
                 (Transform::TruncateIp, _) => Form::Address,
                 (_, FieldKind::Integer) => Form::Integer(coarser),

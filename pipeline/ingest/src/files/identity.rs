@@ -138,14 +138,31 @@ pub(super) fn resolve(stream: &mut Stream, hasher: &DomainHasher, lookup: Lookup
     candidates.sort_by_key(|candidate| candidate.bytes);
     let mut content = Content::new(hasher);
     let mut best: Option<Resolved> = None;
+    // What stands in the beginning, which has been looked at and not taken, needs not be read: a stream cannot be read twice.
+    let (mut taken, all_seen) = (0, head.len() < HEAD_BYTES);
     for candidate in candidates {
-        match advance(stream, &mut content, candidate.bytes) {
+        let end = usize::try_from(candidate.bytes).unwrap_or(usize::MAX).min(head.len());
+        let begin = usize::try_from(content.bytes).unwrap_or(usize::MAX);
+        content.update(head.get(begin..end).unwrap_or_default());
+        let reached = if content.bytes == candidate.bytes || all_seen {
+            Ok(content.bytes == candidate.bytes)
+        } else {
+            skip(stream, content.bytes - taken)
+                .and_then(|()| advance(stream, &mut content, candidate.bytes))
+                .inspect(|_| taken = content.bytes)
+        };
+        match reached {
             Ok(true) => {}
             Ok(false) if lookup(&content.whole_app()).is_some() => {
                 return Ok(Found::Known(candidate.identity, content.bytes));
             }
             // Shorter than what was ingested, or broken before: read anew, what breaks breaks again.
-            Ok(false) | Err(_) => break,
+            Ok(false) | Err(_) => {
+                if !all_seen {
+                    taken = content.bytes;
+                }
+                break;
+            }
         }
         if content.chain() == candidate.chain {
             let bytes = i64::try_from(candidate.bytes).unwrap_or(i64::MAX);
@@ -153,7 +170,13 @@ pub(super) fn resolve(stream: &mut Stream, hasher: &DomainHasher, lookup: Lookup
         }
     }
     let resolved = best.unwrap_or_else(|| unread(fresh));
-    Ok(if resolved.content.bytes == content.bytes { Found::Here(resolved) } else { Found::Again(resolved) })
+    Ok(match resolved.content.bytes.checked_sub(taken) {
+        Some(left) => {
+            skip(stream, left)?;
+            Found::Here(resolved)
+        }
+        None => Found::Again(resolved),
+    })
 }
 
 /// The identity that a new file would get, and the known ones that begin alike.

@@ -23,6 +23,8 @@ use crate::{LedgerError, LedgerKeys, ReplayReport};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Readers beside the one writer.
 const CONNECTIONS_MAX: u32 = 4;
+/// Rows that a connection's thread reads ahead of whoever takes them.
+const ROWS_AHEAD: usize = 4_096;
 /// Each format's change from the one before, in order.
 const MIGRATIONS: [&str; 3] = [
     include_str!("../migrations/0001_ledger.sql"),
@@ -174,7 +176,8 @@ impl Ledger {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
-            .pragma("secure_delete", "ON");
+            .pragma("secure_delete", "ON")
+            .row_buffer_size(ROWS_AHEAD);
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(BUSY_TIMEOUT)

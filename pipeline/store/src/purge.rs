@@ -14,6 +14,7 @@ use ameles_core::{Month, SharedClock, Timestamp};
 use ameles_schemas::Table;
 use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 
 use crate::append::batch_of;
 use crate::cohorts;
@@ -106,45 +107,50 @@ impl Maintainer {
         let deleting = tokio::task::spawn_blocking(delete).await?;
         deleting.map_err(|source| StoreError::Io { doing: "deleting from", path: root, source })?;
         self.warehouse.failpoint("purge.files_deleted")?;
-        // Side by side: each mostly waits for the disk. All are waited for, whichever fails.
-        let tables = self.warehouse.tables().tables();
-        for cleaned in futures::future::join_all(tables.into_iter().map(|table| self.clean_log(table, now))).await {
-            report.log_files += cleaned?;
-        }
-        Ok(report)
-    }
-
-    /// Puts a checkpoint at the present version and deletes what is older.
-    async fn clean_log(&self, table: Table, now: Timestamp) -> Result<u64, StoreError> {
-        let folder = self.warehouse.table_folder(table);
-        let io = |source| StoreError::Io { doing: "cleaning the log of", path: folder.display().to_string(), source };
-        let before = log::list(&folder).map_err(io)?;
-        let clean = before.checkpoints.len() == 1 && before.entries == before.checkpoints;
-        let mut deleted = 0;
-        if !clean && before.entries.last().is_some_and(|latest| *latest > 0) {
-            let version = self.warehouse.checkpoint(table).await?;
-            self.warehouse.failpoint("purge.checkpointed")?;
-            let log_folder = log::log_folder(&folder);
-            let now_there = log::list(&folder).map_err(io)?;
-            if !now_there.checkpoints.contains(&version) {
-                return Err(StoreError::Log { table: table.as_str(), version, what: "its checkpoint is not there".into() });
+        // Side by side, on all cores. All are waited for, whichever fails.
+        let tables = self.warehouse.tables().tables().into_iter();
+        let mut cleaning: JoinSet<_> = tables.map(|table| clean_log(self.warehouse.clone(), table, now)).collect();
+        let mut failed = None;
+        while let Some(cleaned) = cleaning.join_next().await {
+            match cleaned.map_err(StoreError::from).flatten() {
+                Ok(files) => report.log_files += files,
+                Err(error) => failed = failed.or(Some(error)),
             }
-            // In ascending order: a reader takes a missing next entry for the end only while its present one is there.
-            let entries =
-                now_there.entries.into_iter().filter(|entry| *entry < version).map(|entry| log_folder.join(format!("{entry:020}.json")));
-            let checkpoints = now_there
-                .checkpoints
-                .into_iter()
-                .filter(|old| *old < version)
-                .map(|old| log_folder.join(format!("{old:020}.checkpoint.parquet")));
-            let old: Vec<PathBuf> = entries.chain(checkpoints).collect();
-            deleted += tokio::task::spawn_blocking(move || durable::delete_files(&old)).await?.map_err(io)?;
         }
-        let staged = staged_long_ago(&log::log_folder(&folder), now).map_err(io)?;
-        deleted += tokio::task::spawn_blocking(move || durable::delete_files(&staged)).await?.map_err(io)?;
-        self.warehouse.failpoint("purge.log_cleaned")?;
-        Ok(deleted)
+        failed.map_or(Ok(report), Err)
     }
+}
+
+/// Puts a checkpoint at the present version and deletes what is older.
+async fn clean_log(warehouse: Warehouse, table: Table, now: Timestamp) -> Result<u64, StoreError> {
+    let folder = warehouse.table_folder(table);
+    let io = |source| StoreError::Io { doing: "cleaning the log of", path: folder.display().to_string(), source };
+    let before = log::list(&folder).map_err(io)?;
+    let clean = before.checkpoints.len() == 1 && before.entries == before.checkpoints;
+    let mut deleted = 0;
+    if !clean && before.entries.last().is_some_and(|latest| *latest > 0) {
+        let version = warehouse.checkpoint(table).await?;
+        warehouse.failpoint("purge.checkpointed")?;
+        let log_folder = log::log_folder(&folder);
+        let now_there = log::list(&folder).map_err(io)?;
+        if !now_there.checkpoints.contains(&version) {
+            return Err(StoreError::Log { table: table.as_str(), version, what: "its checkpoint is not there".into() });
+        }
+        // In ascending order: a reader takes a missing next entry for the end only while its present one is there.
+        let entries =
+            now_there.entries.into_iter().filter(|entry| *entry < version).map(|entry| log_folder.join(format!("{entry:020}.json")));
+        let checkpoints = now_there
+            .checkpoints
+            .into_iter()
+            .filter(|old| *old < version)
+            .map(|old| log_folder.join(format!("{old:020}.checkpoint.parquet")));
+        let old: Vec<PathBuf> = entries.chain(checkpoints).collect();
+        deleted += tokio::task::spawn_blocking(move || durable::delete_files(&old)).await?.map_err(io)?;
+    }
+    let staged = staged_long_ago(&log::log_folder(&folder), now).map_err(io)?;
+    deleted += tokio::task::spawn_blocking(move || durable::delete_files(&staged)).await?.map_err(io)?;
+    warehouse.failpoint("purge.log_cleaned")?;
+    Ok(deleted)
 }
 
 /// Everything in the tables' folders that has a name of ours.

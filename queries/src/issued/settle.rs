@@ -204,8 +204,8 @@ impl Desk<'_> {
                 decision.told.insert(date, told);
             }
         }
-        for (date, told) in decision.told.iter().filter(|(date, told)| self.is_closed(**date) && old.get(*date) != Some(*told)) {
-            let _changed = told;
+        let changed = decision.told.iter().filter(|(date, told)| self.is_closed(**date) && old.get(*date) != Some(*told));
+        for (date, _) in changed {
             let (first, last) = self.reach(*date);
             decision.anew.extend((first.epoch_months()..=last.epoch_months()).map(Month::from_epoch_months));
         }

@@ -10,6 +10,9 @@ mod ids;
 mod limits;
 mod random;
 mod rejection;
+mod sha256;
+#[cfg(target_arch = "x86_64")]
+pub mod side_by_side;
 mod suppression;
 
 pub use calendar::{CalendarError, Day, Grain, Month, Timestamp};
@@ -19,4 +22,5 @@ pub use ids::{Device, DeviceId, Domain, EventKey, IdError, Pseudonym, Subject, S
 pub use limits::Limits;
 pub use random::{Random, RandomUnavailable, SeededRandom, SharedRandom, SystemRandom};
 pub use rejection::{Reason, Tally};
+pub use sha256::{SHA256_INITIAL, sha256, sha256_pair};
 pub use suppression::{SuppressedSubject, SuppressionEntry, SuppressionSet, SuppressionSource, SuppressionUnavailable};

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use ameles_core::{DeviceId, Subject, SuppressedSubject};
-use ring::digest;
+use ameles_core::{DeviceId, Subject, SuppressedSubject, sha256, sha256_pair};
 use serde_json::json;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
@@ -190,16 +189,20 @@ impl Ledger {
             new.push((id, actor, certificate));
         }
         if !new.is_empty() {
-            let (new, packed) = tokio::task::spawn_blocking(move || {
+            let (new, hashes, packed) = tokio::task::spawn_blocking(move || {
                 let texts: Vec<&str> = new.iter().map(|(.., certificate)| certificate.as_str()).collect();
-                let packed = pack(&texts);
-                (new, packed)
+                let (hashes, packed) = std::thread::scope(|scope| {
+                    let hashing = scope.spawn(|| hashes_of(&texts));
+                    let packed = pack(&texts);
+                    (hashing.join().unwrap_or_else(|_| hashes_of(&texts)), packed)
+                });
+                (new, hashes, packed)
             })
             .await
             .map_err(LedgerError::Worker)?;
             let mut acts = Vec::with_capacity(new.len());
-            for (id, actor, certificate) in &new {
-                let certificate_sha256 = hex::encode(digest::digest(&digest::SHA256, certificate.as_bytes()));
+            for ((id, actor, _), hash) in new.iter().zip(hashes) {
+                let certificate_sha256 = hex::encode(hash);
                 let detail = json!({"certificate_sha256": certificate_sha256});
                 acts.push(Act::new(actor, "request_completed", Some(*id), &detail, Op::Complete { certificate_sha256 }));
             }
@@ -225,6 +228,17 @@ impl Ledger {
         let mut connection = self.inner.pool.acquire().await.doing("read a certificate")?;
         certificate_of(&mut connection, id).await
     }
+}
+
+/// The SHA-256 of each text.
+fn hashes_of(texts: &[&str]) -> Vec<[u8; 32]> {
+    let mut hashes = Vec::with_capacity(texts.len());
+    let (pairs, rest) = texts.as_chunks::<2>();
+    for [first, second] in pairs {
+        hashes.extend(sha256_pair(first.as_bytes(), second.as_bytes()));
+    }
+    hashes.extend(rest.iter().map(|text| sha256(text.as_bytes())));
+    hashes
 }
 
 /// A request's certificate as it was signed, packed or not.

@@ -5,14 +5,14 @@
 
 use std::fmt;
 
-use ameles_core::{Domain, EventKey, Pseudonym};
+#[cfg(target_arch = "x86_64")]
+use ameles_core::side_by_side::{self, Short};
+use ameles_core::{Domain, EventKey, Pseudonym, SHA256_INITIAL};
 use sha2::compress256;
 use sha2::digest::generic_array::GenericArray;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::SecretKey32;
-#[cfg(target_arch = "x86_64")]
-use crate::side_by_side::{self, Short};
 
 const BLOCK_BYTES: usize = 64;
 const DIGEST_BYTES: usize = 32;
@@ -30,9 +30,6 @@ const OUTER_TAIL: [u8; BLOCK_BYTES] = {
     block[BLOCK_BYTES - 1] = bits[1];
     block
 };
-
-/// SHA-256's initial hash value: FIPS 180-4, section 5.3.3.
-const INITIAL: [u32; 8] = [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// Turns the normalised identifiers of one domain and key epoch into
 /// pseudonyms. As secret as the key: its states are wiped on drop.
@@ -116,7 +113,7 @@ fn padded(key: &SecretKey32, pad: u8) -> [u32; 8] {
     for (byte, key_byte) in block.iter_mut().zip(key.expose()) {
         *byte ^= key_byte;
     }
-    let mut state = INITIAL;
+    let mut state = SHA256_INITIAL;
     compress256(&mut state, std::slice::from_ref(GenericArray::from_slice(&block)));
     block.zeroize();
     state

@@ -15,8 +15,6 @@ mod normalise;
 mod raw;
 mod sealing;
 mod secret;
-#[cfg(target_arch = "x86_64")]
-mod side_by_side;
 
 pub use hasher::DomainHasher;
 pub use identify::{IdentifyError, identify};

@@ -119,34 +119,40 @@ pub(crate) fn sync_directory(directory: &FsPath) -> io::Result<()> {
 /// Deletes files as [`delete_files`] does, in no order: large ones take a core's time, for the kernel gives back what it kept of each.
 pub(crate) fn delete_in_any_order(paths: &[PathBuf]) -> io::Result<u64> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = paths.len().div_ceil(cores).max(1);
-    std::thread::scope(|scope| {
-        let shares: Vec<_> = paths.chunks(share).map(|paths| scope.spawn(|| delete_files(paths))).collect();
+    let share = |of: usize| remove_files(paths.iter().skip(of).step_by(cores));
+    let removed = std::thread::scope(|scope| {
+        let shares: Vec<_> = (0..cores.min(paths.len())).map(|of| scope.spawn(move || share(of))).collect();
         let panicked = |_| Err(io::Error::other("a thread that deletes files panicked"));
         // All of them are waited for, whichever fails.
         let done: Vec<io::Result<u64>> = shares.into_iter().map(|share| share.join().unwrap_or_else(panicked)).collect();
         done.into_iter().sum()
-    })
+    });
+    sync_directories_of(paths)?;
+    removed
 }
 
 /// Deletes files durably, in the given order; those that have gone already are no error. Returns how many there were.
 pub(crate) fn delete_files(paths: &[PathBuf]) -> io::Result<u64> {
-    let mut directories = std::collections::BTreeSet::new();
-    let mut deleted = 0;
+    let deleted = remove_files(paths.iter())?;
+    sync_directories_of(paths)?;
+    Ok(deleted)
+}
+
+fn remove_files<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> io::Result<u64> {
+    let mut removed = 0;
     for path in paths {
         match disk::remove_file(path) {
-            Ok(()) => deleted += 1,
+            Ok(()) => removed += 1,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        if let Some(directory) = path.parent() {
-            directories.insert(directory.to_owned());
-        }
     }
-    for directory in directories {
-        sync_directory(&directory)?;
-    }
-    Ok(deleted)
+    Ok(removed)
+}
+
+fn sync_directories_of(paths: &[PathBuf]) -> io::Result<()> {
+    let directories: std::collections::BTreeSet<_> = paths.iter().filter_map(|path| path.parent()).collect();
+    directories.into_iter().try_for_each(sync_directory)
 }
 
 /// The local file system from its root, durable: what deltalake is handed.

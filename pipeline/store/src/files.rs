@@ -24,7 +24,6 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
-use ring::digest;
 
 use crate::durable::{self, IfThere};
 use crate::encode::FileEncoder;
@@ -204,7 +203,7 @@ impl<'a> RunWriter<'a> {
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hex::encode(digest::digest(&digest::SHA256, bytes))
+    hex::encode(ameles_core::sha256(bytes))
 }
 
 /// The evidence of a file that is on the disk.

@@ -15,7 +15,9 @@ use ameles_core::Timestamp;
 use ameles_schemas::Table;
 use arrow::array::{Array, AsArray, StructArray};
 use arrow::datatypes::Int64Type;
+use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::{Deserialize, Serialize};
 
@@ -309,11 +311,28 @@ impl LogState {
     }
 }
 
+/// What is read of a checkpoint.
+const CHECKPOINT_COLUMNS: [&str; 10] = [
+    "add.path",
+    "add.size",
+    "add.modificationTime",
+    "add.stats",
+    "remove.path",
+    "remove.deletionTimestamp",
+    "txn.appId",
+    "txn.version",
+    "metaData.id",
+    "metaData.schemaString",
+];
+
 fn read_checkpoint(table: Table, folder: &Path, version: i64) -> Result<LogState, StoreError> {
     let path = checkpoint_path(folder, version);
-    let file = fs::File::open(&path).map_err(|source| unreadable(&path, source))?;
+    // Read whole: a reader of the file would seek for each of its many small columns.
+    let bytes = fs::read(&path).map_err(|source| unreadable(&path, source))?;
     let mut state = LogState { version, ..LogState::default() };
-    for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes))?;
+    let read = ProjectionMask::columns(builder.parquet_schema(), CHECKPOINT_COLUMNS);
+    for batch in builder.with_projection(read).build()? {
         let batch = batch?;
         let action = |name: &str| batch.column_by_name(name).and_then(|column| column.as_struct_opt()).cloned();
         // A position or size that cannot be read must not count as zero: what was ingested would be taken in again.

@@ -17,7 +17,8 @@ use crate::progress::counted;
 use crate::settle::{Job, Settled};
 use crate::snapshot::{of_month, one_generation};
 use crate::splice::Stop;
-use crate::splice::month::{Replaced, SplicedMonth, Splicing};
+use crate::splice::month::{SplicedMonth, Splicing};
+use crate::splice::replace::Replaced;
 use crate::{DataFile, Maintainer, Snapshot, SpliceCounts, StoreError, Warehouse, durable};
 
 /// Told how many rows have been read since it was told last.

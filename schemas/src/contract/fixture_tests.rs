@@ -47,6 +47,17 @@ fn the_default_contract_describes_the_events_of_the_product_page() {
     assert_eq!(contract.json(), include_str!("../../contracts/device_event.v1.json"));
 }
 
+/// `Contract::parse` does not ask the meta-schema about this one.
+#[test]
+fn the_default_contract_is_json_schema() {
+    let document: serde_json::Value = serde_json::from_str(Contract::DEVICE_EVENT_V1).unwrap();
+    jsonschema::draft202012::meta::validate(&document).unwrap();
+    // Another text is asked about, however little it differs.
+    let broken = Contract::DEVICE_EVENT_V1.replacen("\"maxLength\": ", "\"maxLength\": -", 1);
+    assert_ne!(broken, Contract::DEVICE_EVENT_V1);
+    assert!(Contract::parse(&broken).unwrap_err().faults.iter().any(|fault| fault.rule == Rule::JsonSchema));
+}
+
 #[test]
 fn the_default_contracts_tables() {
     let tables = Contract::default_contract().tables();

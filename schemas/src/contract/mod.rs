@@ -227,10 +227,13 @@ pub struct Roles {
 }
 
 impl Contract {
+    /// The text of [`Self::default_contract`].
+    pub(crate) const DEVICE_EVENT_V1: &str = include_str!("../../contracts/device_event.v1.json");
+
     /// The contract that `ameles init` uses unless told otherwise:
     /// `schemas/contracts/device_event.v1.json`.
     pub fn default_contract() -> Self {
-        match Self::parse(include_str!("../../contracts/device_event.v1.json")) {
+        match Self::parse(Self::DEVICE_EVENT_V1) {
             Ok(contract) => contract,
             Err(error) => unreachable!("the embedded contract is parsed by a test: {error}"),
         }

@@ -30,7 +30,10 @@ impl Contract {
         let mut faults = Faults::default();
         let Some(document) = read_document(json, &mut faults) else { return faults.or_never() };
         let Some(schema) = document.as_object() else { return faults.or_never() };
-        check_against_meta_schema(&document, &mut faults);
+        // Ours has been checked (by a test): making the meta-schema's validator takes longer than all else that opens a home.
+        if json != Self::DEVICE_EVENT_V1 {
+            check_against_meta_schema(&document, &mut faults);
+        }
         check_top(schema, &mut faults);
         let identity = read_identity(schema.get("x-contract"), &mut faults);
 

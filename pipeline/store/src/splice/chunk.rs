@@ -12,7 +12,7 @@ use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 use super::dictionary::Dictionary;
 use super::file::Source;
 use super::leaf::{Leaf, Rows, Shape, Values};
-use super::page::{Codec, Header, Kind};
+use super::page::{Codec, Header, Kind, read_header};
 use super::pieces::{Pieces, PiecesBuilder};
 use super::stats::{PageRange, chunk_statistics, column_index};
 use super::{Counts, Edit, Stop};
@@ -72,11 +72,13 @@ impl Chunk<'_> {
 
     /// A page's header and rows.
     pub(crate) fn page(&self, codec: &mut Codec, page: usize) -> Result<(Header, Leaf), Stop> {
-        let (header, payload) = codec.read(&self.page_bytes(page)?, self.metadata.compression())?;
+        let mut payload = codec.page_buffer();
+        let header = codec.read_into(&self.page_bytes(page)?, self.metadata.compression(), 0, &mut payload)?;
         if header.kind != Kind::Data {
             return Err(Stop::Damaged("a data page is none"));
         }
         let leaf = Leaf::decode(&self.shape, &payload, header.values, header.encoding)?;
+        codec.give_back_page(payload);
         if Rows::new(&leaf, &self.shape).count() != self.page_rows(page)?.len() {
             return Err(Stop::Damaged("a page has another number of rows than its index says"));
         }
@@ -165,7 +167,7 @@ impl Chunk<'_> {
         let mut plain = self.metadata.uncompressed_size() - stale.iter().map(|header| (header.length + header.plain) as i64).sum::<i64>();
         if let (Some(dictionary), Some(old)) = (dictionary, self.dictionary_bytes()?) {
             if dictionary.changed {
-                let header = super::page::read_header(&old)?;
+                let header = read_header(&old)?;
                 let written = bytes.encode(|out| dictionary.write(codec, out, compression))?;
                 plain += written as i64 - (header.length + header.plain) as i64;
                 counts.dictionaries += 1;
@@ -186,7 +188,7 @@ impl Chunk<'_> {
                 NewPage::Copied(page) => {
                     let stored = self.page_bytes(*page)?;
                     let rows = self.page_rows(*page)?.len();
-                    let slots = if shape.max_rep == 0 { rows } else { super::page::read_header(&stored)?.values };
+                    let slots = if shape.max_rep == 0 { rows } else { read_header(&stored)?.values };
                     bytes.copy(stored);
                     counts.pages_copied += 1;
                     counts.bytes_copied += (bytes.len() - start) as u64;

@@ -59,7 +59,17 @@ impl ParquetFile {
     /// A file whose bytes are in memory.
     pub(crate) fn of_bytes(bytes: Bytes) -> Result<Self, Stop> {
         let metadata = Arc::new(reader().parse_and_finish(&bytes)?);
-        Ok(Self { source: Source::Memory(bytes), metadata })
+        Ok(Self::read_whole(bytes, metadata))
+    }
+
+    /// A file whose footer has been read already, and now its bytes.
+    pub(crate) fn read_whole(bytes: Bytes, metadata: Arc<ParquetMetaData>) -> Self {
+        Self { source: Source::Memory(bytes), metadata }
+    }
+
+    /// A file of which no page will be read: where they are is all that is asked.
+    pub(crate) fn of_footer(metadata: Arc<ParquetMetaData>) -> Self {
+        Self::read_whole(Bytes::new(), metadata)
     }
 
     /// A file of which some pages will be read.

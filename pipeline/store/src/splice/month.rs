@@ -8,8 +8,8 @@
 
 pub(crate) mod estimate;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
-use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,24 +20,22 @@ use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::Int32Type;
 use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
-use parquet::file::page_index::column_index::ColumnIndexMetaData;
+use parquet::file::metadata::ParquetMetaData;
 
-use super::check::check;
-use super::file::{ParquetFile, splice};
+use super::file::ParquetFile;
 use super::find::{Found, HasRow, Looked, With, rows_of, values_of};
 use super::page::Codec;
+use super::replace::Replaced;
 use super::runs::Runs;
 use super::throttle::Throttle;
 use super::{Counts, Edit, Stop};
 use crate::affected::{some_columns, sorted, takes_whole_devices};
 use crate::append::covered;
-use crate::durable::{self, IfThere};
+use crate::durable;
 use crate::encode::FileEncoder;
-use crate::files::{Rows, RunReader, Written, column, properties, pseudonyms as column_pseudonyms, sha256};
-use crate::log::NewFile;
-use crate::names::{self, Keys, Origin};
+use crate::files::{Rows, RunReader, column, properties, pseudonyms as column_pseudonyms};
+use crate::names::{Keys, Origin};
 use crate::progress::Counter;
-use crate::rewrite::FileEvidence;
 use crate::rollup::{RolledUp, roll_up};
 use crate::settle::without_keys;
 use crate::{DataFile, Snapshot, StoreError, Warehouse};
@@ -57,14 +55,6 @@ pub(crate) struct Splicing {
     pub(crate) progress: Counter,
 }
 
-/// One file replaced, or gone where nothing takes its place.
-pub(crate) struct Replaced {
-    pub(crate) table: Table,
-    pub(crate) old: DataFile,
-    pub(crate) evidence: FileEvidence,
-    pub(crate) new: Option<Written>,
-}
-
 /// What was written.
 #[derive(Default)]
 pub(crate) struct SplicedMonth {
@@ -74,9 +64,9 @@ pub(crate) struct SplicedMonth {
 }
 
 /// Rows of the roll-up that take the place of others.
-struct Replacements {
-    rows: RecordBatch,
-    file: ParquetFile,
+pub(super) struct Replacements {
+    pub(super) rows: RecordBatch,
+    pub(super) file: ParquetFile,
     /// The row of each device, or of each user and device.
     places: HashMap<(u128, u128), u32>,
 }
@@ -85,12 +75,17 @@ struct Replacements {
 #[derive(Default)]
 struct Erased {
     edits: HashMap<String, Vec<Found>>,
+    /// The footers of the files that these are in.
+    footers: HashMap<String, Arc<ParquetMetaData>>,
     rows: u64,
     /// Devices of which some row goes.
     devices: HashSet<[u8; 16]>,
     /// Those of them of which some row stays.
     partial: HashSet<[u8; 16]>,
 }
+
+/// Edits by row group; with each whether a row of the replacements stands there now.
+type Edits = Vec<Vec<(Option<Edit>, bool)>>;
 
 fn number(id: &[u8; 16]) -> u128 {
     u128::from_be_bytes(*id)
@@ -110,16 +105,13 @@ impl Splicing {
             by_table.push((table, rows.map(|rows| self.replacements(table, rows)).transpose()?));
         }
         let devices: Vec<[u8; 16]> = sorted(erased.devices.iter().copied()).to_vec();
-        let mut jobs: VecDeque<(Table, DataFile)> = VecDeque::new();
-        for table in self.warehouse.tables().tables().into_iter().filter(|table| *table != Table::Quarantine) {
-            let files = self.snapshot.month_files(table, self.month).iter();
-            let wanted = files.filter(|file| table != Table::Events || erased.edits.contains_key(&file.path));
-            jobs.extend(wanted.map(|file| (table, file.clone())));
-        }
+        let mut jobs = self.jobs(&erased);
+        // The largest first, so that all cores end at about the same time.
+        jobs.sort_by_key(|(_, file)| Reverse(file.size));
         let written: Mutex<Vec<PathBuf>> = Mutex::default();
         let work = |codec: &mut Codec, (table, file): (Table, DataFile)| {
             let replacements = by_table.iter().find(|(of, _)| *of == table).and_then(|(_, rows)| rows.as_ref());
-            let edits = match table {
+            let (edits, footer) = match table {
                 Table::Events => self.edits_of_events(&file, &erased)?,
                 Table::Links => self.edits_of_links(codec, &file, &erased.devices, replacements)?,
                 _ => self.edits_by_device(codec, table, &file, &devices, replacements)?,
@@ -129,11 +121,11 @@ impl Splicing {
             let replaced = if edits.iter().all(Vec::is_empty) {
                 None
             } else {
-                Some(self.replace(codec, table, file, &edits, replacements, &written)?)
+                Some(self.replace(codec, (table, file, footer), &edits, replacements, &written)?)
             };
             Ok((table, matched, replaced))
         };
-        let done = parallel(jobs, work).and_then(|done| {
+        let done = parallel(jobs.into(), work).and_then(|done| {
             for (table, replacements) in by_table.iter().filter_map(|(table, rows)| Some((table, rows.as_ref()?))) {
                 let matched: usize = done.iter().filter(|(of, ..)| of == table).map(|(_, matched, _)| matched).sum();
                 if matched != replacements.rows.num_rows() {
@@ -168,7 +160,15 @@ impl Splicing {
         Ok(month)
     }
 
-    fn path(&self, table: Table, file: &DataFile) -> PathBuf {
+    /// Files of all tables that may hold a row that goes.
+    fn jobs(&self, erased: &Erased) -> Vec<(Table, DataFile)> {
+        let tables = self.warehouse.tables().tables().into_iter().filter(|table| *table != Table::Quarantine);
+        let files = tables.flat_map(|table| self.snapshot.month_files(table, self.month).iter().map(move |file| (table, file)));
+        let wanted = files.filter(|(table, file)| *table != Table::Events || erased.edits.contains_key(&file.path));
+        wanted.map(|(table, file)| (table, file.clone())).collect()
+    }
+
+    pub(super) fn path(&self, table: Table, file: &DataFile) -> PathBuf {
         self.warehouse.table_folder(table).join(&file.path)
     }
 
@@ -200,22 +200,23 @@ impl Splicing {
             let opened = ParquetFile::open(&self.path(Table::Events, &file))?;
             let rows = rows_of(&opened, codec, &devices, with, &mut Looked::default())?;
             self.progress.add(file.rows);
-            Ok((file.path, rows))
+            Ok((file.path, rows, opened.metadata))
         })?;
         let mut erased = Erased::default();
         let covers = |found: &Found| {
             let user = found.user.map(UserId::from_bytes);
             whole || set.covers(DeviceId::from_bytes(found.device), user, found.ts.unwrap_or(Timestamp::MAX))
         };
-        for (_, rows) in &found {
+        for (_, rows, _) in &found {
             erased.devices.extend(rows.iter().filter(|found| covers(found)).map(|found| found.device));
         }
-        for (path, mut rows) in found {
+        for (path, mut rows, footer) in found {
             let stays = rows.iter().filter(|found| !covers(found) && erased.devices.contains(&found.device));
             erased.partial.extend(stays.map(|found| found.device));
             rows.retain(covers);
             erased.rows += rows.iter().map(|found| u64::from(found.count)).sum::<u64>();
             if !rows.is_empty() {
+                erased.footers.insert(path.clone(), footer);
                 erased.edits.insert(path, rows);
             }
         }
@@ -258,15 +259,15 @@ impl Splicing {
         Ok(Replacements { rows, file, places })
     }
 
-    /// Edits by row group; with each whether a row of the replacements stands there now.
-    fn edits_of_events(&self, file: &DataFile, erased: &Erased) -> Result<Vec<Vec<(Option<Edit>, bool)>>, Stop> {
-        let mut edits: Vec<Vec<(Option<Edit>, bool)>> = Vec::new();
+    fn edits_of_events(&self, file: &DataFile, erased: &Erased) -> Result<(Edits, Arc<ParquetMetaData>), Stop> {
+        let mut edits = Edits::new();
         for found in erased.edits.get(&file.path).into_iter().flatten() {
             for row in found.row..found.row + found.count {
                 put(&mut edits, found.group, Some(Edit { row, with: None }), false);
             }
         }
-        Ok(edits)
+        let footer = erased.footers.get(&file.path).ok_or(Stop::Mismatch("a file in which rows were found has not been opened"))?;
+        Ok((edits, Arc::clone(footer)))
     }
 
     fn edits_by_device(
@@ -276,16 +277,16 @@ impl Splicing {
         file: &DataFile,
         devices: &[[u8; 16]],
         replacements: Option<&Replacements>,
-    ) -> Result<Vec<Vec<(Option<Edit>, bool)>>, Stop> {
+    ) -> Result<(Edits, Arc<ParquetMetaData>), Stop> {
         let opened = ParquetFile::open(&self.path(table, file))?;
-        let mut edits = Vec::new();
+        let mut edits = Edits::new();
         for found in rows_of(&opened, codec, devices, With::default(), &mut Looked::default())? {
             let with = replacements.and_then(|rows| rows.places.get(&(0, number(&found.device))).copied());
             for row in found.row..found.row + found.count {
                 put(&mut edits, found.group, Some(Edit { row, with }), with.is_some());
             }
         }
-        Ok(edits)
+        Ok((edits, opened.metadata))
     }
 
     /// Devices come in no order: the column is read whole, the others where one of them is found.
@@ -295,11 +296,11 @@ impl Splicing {
         file: &DataFile,
         devices: &HashSet<[u8; 16]>,
         replacements: Option<&Replacements>,
-    ) -> Result<Vec<Vec<(Option<Edit>, bool)>>, Stop> {
+    ) -> Result<(Edits, Arc<ParquetMetaData>), Stop> {
         let opened = ParquetFile::open(&self.path(Table::Links, file))?;
         let place = |name: &str| opened.leaf_of(name).ok_or(Stop::Unsupported("links have another column than expected"));
         let (device, user, days) = (place("device")?, place("user")?, place("days")?);
-        let (mut edits, mut runs) = (Vec::new(), Runs::default());
+        let (mut edits, mut runs) = (Edits::new(), Runs::default());
         for group in 0..opened.metadata.num_row_groups() {
             let chunk = opened.chunk(group, device)?;
             let mut found: Vec<Link> = Vec::new();
@@ -333,78 +334,9 @@ impl Splicing {
                 put(&mut edits, group, (!same).then_some(Edit { row, with: Some(with) }), true);
             }
         }
-        Ok(edits)
-    }
-
-    /// Splices a file, compares, writes, and reads back what was written.
-    fn replace(
-        &self,
-        codec: &mut Codec,
-        table: Table,
-        file: DataFile,
-        edits: &[Vec<Edit>],
-        replacements: Option<&Replacements>,
-        written: &Mutex<Vec<PathBuf>>,
-    ) -> Result<(Replaced, Counts), Stop> {
-        let path = self.path(table, &file);
-        let io = |doing: &'static str, path: &std::path::Path, source| StoreError::Io { doing, path: path.display().to_string(), source };
-        let mut buffer = codec.buffer();
-        std::fs::File::open(&path).and_then(|mut file| file.read_to_end(&mut buffer)).map_err(|source| io("reading", &path, source))?;
-        let bytes = Bytes::from(buffer);
-        let evidence = FileEvidence { path: file.path.clone(), sha256: sha256(&bytes), rows: file.rows, bytes: bytes.len() as u64 };
-        let old = ParquetFile::of_bytes(bytes.clone())?;
-        let mut counts = Counts::default();
-        let spliced = splice(&old, edits, replacements.map(|rows| &rows.file), codec, &mut counts)?;
-        let deleted = edits.iter().flatten().filter(|edit| edit.with.is_none()).count() as u64;
-        let Some(spliced) = spliced else {
-            return if deleted == file.rows { Ok((Replaced { table, old: file, evidence, new: None }, counts)) } else { Err(LOST) };
-        };
-        let spliced = Bytes::from(spliced);
-        let new = ParquetFile::of_bytes(spliced.clone())?;
-        check(&old, &new, edits, replacements.map(|rows| &rows.rows), codec)?;
-        let rows = u64::try_from(new.metadata.file_metadata().num_rows()).unwrap_or_default();
-        if rows + deleted != file.rows {
-            return Err(LOST);
-        }
-        let Origin::Settled { generation, part, keys } = &file.origin else {
-            return Err(Stop::Unsupported("the file is not settled"));
-        };
-        let to = names::spliced_path(self.month, generation, *part, *keys, &self.revision);
-        let at = self.warehouse.table_folder(table).join(&to);
-        written.lock().unwrap_or_else(PoisonError::into_inner).push(at.clone());
-        durable::put_file_unnamed(&at, std::slice::from_ref(&spliced), IfThere::Fail).map_err(|source| io("writing", &at, source))?;
-        if !reads_as(&at, &spliced).map_err(|source| io("reading", &at, source))? {
-            return Err(Stop::Mismatch("a file that was written reads back as another"));
-        }
-        self.throttle.spend(old.bytes()?.len() as u64 + spliced.len() as u64);
-        let ts = if table == Table::Events { range_of::<i64>(&new, "ts", ints) } else { None };
-        let range = if table.sort_columns()[0] == "device" { range_of(&new, "device", buckets) } else { None };
-        let bounds = |(first, last)| (Timestamp::from_micros(first), Timestamp::from_micros(last));
-        let size = spliced.len() as u64;
-        let made = Written::new(NewFile { path: to, size, rows, ts: ts.map(bounds), range }, sha256(&spliced));
-        drop((old, new));
-        codec.give_back(bytes);
-        codec.give_back(spliced);
-        let new = made;
-        Ok((Replaced { table, old: file, evidence, new: Some(new) }, counts))
+        Ok((edits, opened.metadata))
     }
 }
-
-/// Whether a file holds these bytes.
-fn reads_as(path: &std::path::Path, wanted: &[u8]) -> std::io::Result<bool> {
-    let mut file = std::fs::File::open(path)?;
-    let mut piece = vec![0; 256 << 10];
-    for wanted in wanted.chunks(256 << 10) {
-        let Some(found) = piece.get_mut(..wanted.len()) else { return Ok(false) };
-        file.read_exact(found)?;
-        if found != wanted {
-            return Ok(false);
-        }
-    }
-    Ok(file.read(&mut piece)? == 0)
-}
-
-const LOST: Stop = Stop::Mismatch("a spliced file has another number of rows than were to stay");
 
 /// A row of `links`.
 #[derive(Clone, Copy, Default)]
@@ -421,35 +353,12 @@ impl HasRow for Link {
     }
 }
 
-fn put(edits: &mut Vec<Vec<(Option<Edit>, bool)>>, group: u32, edit: Option<Edit>, matched: bool) {
+fn put(edits: &mut Edits, group: u32, edit: Option<Edit>, matched: bool) {
     let group = group as usize;
     if edits.len() <= group {
         edits.resize_with(group + 1, Vec::new);
     }
     edits[group].push((edit, matched));
-}
-
-/// Least and greatest of a column, by its pages' ranges.
-fn range_of<T: Ord + Copy>(file: &ParquetFile, name: &str, of: impl Fn(&ColumnIndexMetaData, usize) -> Option<(T, T)>) -> Option<(T, T)> {
-    let leaf = file.leaf_of(name)?;
-    let groups = file.metadata.column_index()?.iter().filter_map(|group| group.get(leaf));
-    let ranges = groups.flat_map(|index| (0..usize::try_from(index.num_pages()).unwrap_or_default()).filter_map(|page| of(index, page)));
-    ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
-}
-
-fn ints(index: &ColumnIndexMetaData, page: usize) -> Option<(i64, i64)> {
-    match index {
-        ColumnIndexMetaData::INT64(index) => Some((*index.min_value(page)?, *index.max_value(page)?)),
-        _ => None,
-    }
-}
-
-fn buckets(index: &ColumnIndexMetaData, page: usize) -> Option<(u16, u16)> {
-    let bucket = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u16::from_be_bytes(*bytes));
-    match index {
-        ColumnIndexMetaData::BYTE_ARRAY(index) => Some((bucket(index.min_value(page)?)?, bucket(index.max_value(page)?)?)),
-        _ => None,
-    }
 }
 
 /// Works through jobs in a few threads, each with a codec of its own; the first error ends all.

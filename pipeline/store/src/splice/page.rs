@@ -147,6 +147,8 @@ pub(crate) struct Codec {
     unpacker: Decompressor<'static>,
     /// Buffers of whole files that were done with: fresh memory has to be cleared by the kernel first.
     spare: Vec<Vec<u8>>,
+    /// The same of a page before compression.
+    spare_page: Vec<u8>,
 }
 
 /// The old file's and the new one's.
@@ -158,7 +160,7 @@ fn zstd(error: std::io::Error) -> Stop {
 
 impl Codec {
     pub(crate) fn new() -> Result<Self, Stop> {
-        Ok(Self { packer: None, unpacker: Decompressor::new().map_err(zstd)?, spare: Vec::new() })
+        Ok(Self { packer: None, unpacker: Decompressor::new().map_err(zstd)?, spare: Vec::new(), spare_page: Vec::new() })
     }
 
     /// An empty buffer, one that was given back if there is any.
@@ -173,6 +175,17 @@ impl Codec {
             buffer.clear();
             self.spare.push(buffer);
         }
+    }
+
+    /// An empty buffer for a page, the one that was given back if there is one.
+    pub(crate) fn page_buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.spare_page)
+    }
+
+    /// Takes back a page's buffer.
+    pub(crate) fn give_back_page(&mut self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        self.spare_page = buffer;
     }
 
     /// A page's header and its bytes before compression; `page` is header and stored bytes.

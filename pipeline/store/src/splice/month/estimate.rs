@@ -1,10 +1,11 @@
 //! What taking subjects out of months would take, told by the pages that hold their rows. Nothing is written.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ameles_core::{Month, SuppressionSet};
 use ameles_schemas::Table;
+use parquet::file::metadata::ParquetMetaData;
 
 use super::{Splicing, parallel};
 use crate::affected::sorted;
@@ -84,30 +85,27 @@ impl Splicing {
             return Ok(total);
         }
         let devices: Vec<[u8; 16]> = sorted(erased.devices.iter().copied()).to_vec();
-        let tables = self.warehouse.tables().tables().into_iter().filter(|table| *table != Table::Quarantine);
-        let files = tables.flat_map(|table| self.snapshot.month_files(table, self.month).iter().map(move |file| (table, file.clone())));
-        let jobs: VecDeque<(Table, DataFile)> = files.collect();
         // A row of the roll-up that would be replaced counts as one that would go: its pages are the same.
         let work = |codec: &mut Codec, (table, file): (Table, DataFile)| {
-            let edits = match table {
+            let (edits, footer) = match table {
                 Table::Events => self.edits_of_events(&file, &erased)?,
                 Table::Links => self.edits_of_links(codec, &file, &erased.devices, None)?,
                 _ => self.edits_by_device(codec, table, &file, &devices, None)?,
             };
-            self.pages(table, &file, &edits)
+            self.pages(&file, footer, &edits)
         };
-        for estimate in parallel(jobs, work)? {
+        for estimate in parallel(self.jobs(&erased).into(), work)? {
             total.add(estimate);
         }
         Ok(total)
     }
 
     /// What the pages come to that hold the rows of `edits`.
-    fn pages(&self, table: Table, file: &DataFile, edits: &[Vec<(Option<Edit>, bool)>]) -> Result<RewriteEstimate, Stop> {
+    fn pages(&self, file: &DataFile, footer: Arc<ParquetMetaData>, edits: &[Vec<(Option<Edit>, bool)>]) -> Result<RewriteEstimate, Stop> {
         if edits.iter().all(Vec::is_empty) {
             return Ok(RewriteEstimate::default());
         }
-        let opened = ParquetFile::open(&self.path(table, file))?;
+        let opened = ParquetFile::of_footer(footer);
         let mut estimate = RewriteEstimate { files: 1, bytes: file.size, bytes_encoded: 0 };
         for (group, edits) in edits.iter().enumerate() {
             let rows: Vec<usize> = edits.iter().filter_map(|(edit, _)| Some(edit.as_ref()?.row as usize)).collect();

@@ -1,4 +1,5 @@
-//! Several HMACs of short messages at once, on x86-64 processors with SHA extensions.
+//! Several SHA-256 at once, on x86-64 processors with SHA extensions: HMACs of
+//! short messages, and the hashes of whole files.
 //!
 //! A round of SHA-256 waits for the one before: the instruction for two rounds
 //! takes four cycles and could begin every second one. Two or three messages
@@ -7,7 +8,7 @@
 //! The rounds follow FIPS 180-4, section 6.2.2; the arrangement of the state in
 //! two registers is the instructions' own (Intel SDM, SHA256RNDS2).
 //!
-//! This is the only file with `unsafe`: the one call into code that the
+//! This is the only file with `unsafe`: the two calls into code that the
 //! processor must be able to run, made after asking it.
 #![allow(unsafe_code)]
 #![allow(clippy::needless_range_loop)]
@@ -88,26 +89,40 @@ const ROUND_CONSTANTS: [u32; 64] = [
 /// The outer hash's message behind the inner digest: the padding and the length of both blocks in bits.
 const OUTER_TAIL: [u32; 8] = [0x8000_0000, 0, 0, 0, 0, 0, 0, (64 + 32) * 8];
 
+/// Bytes of a block.
+const BLOCK_BYTES: usize = 64;
+
 /// One HMAC to compute.
-pub(crate) struct Short<'a> {
+pub struct Short<'a> {
     /// The state after the inner padded key.
-    pub(crate) inner: &'a [u32; 8],
+    pub inner: &'a [u32; 8],
     /// The state after the outer padded key.
-    pub(crate) outer: &'a [u32; 8],
+    pub outer: &'a [u32; 8],
     /// The message's only block, padded: its bytes in order, sixteen to a number, the first lowest.
-    pub(crate) block: [u128; 4],
+    pub block: [u128; 4],
+}
+
+#[inline]
+fn is_able() -> bool {
+    std::arch::is_x86_feature_detected!("sha")
+        && std::arch::is_x86_feature_detected!("sse4.1")
+        && std::arch::is_x86_feature_detected!("ssse3")
 }
 
 /// The first 16 bytes of each HMAC; `None` where the processor lacks the instructions.
 #[inline]
-pub(crate) fn bytes16<const N: usize>(messages: &[Short<'_>; N]) -> Option<[[u8; 16]; N]> {
-    let able = std::arch::is_x86_feature_detected!("sha")
-        && std::arch::is_x86_feature_detected!("sse4.1")
-        && std::arch::is_x86_feature_detected!("ssse3");
+pub fn bytes16<const N: usize>(messages: &[Short<'_>; N]) -> Option<[[u8; 16]; N]> {
     // SAFETY: `hmacs` asks nothing of its caller but that the processor has the
     // three features, which it has just said. It takes and returns plain values:
     // no pointer is made, all indices are checked or constant.
-    if able { Some(unsafe { hmacs(messages) }) } else { None }
+    if is_able() { Some(unsafe { hmacs(messages) }) } else { None }
+}
+
+/// Takes blocks of 64 bytes into each state, as many as the message with the fewest has, and says how many these are;
+/// `None` where the processor lacks the instructions.
+pub(crate) fn absorb<const N: usize>(states: &mut [[u32; 8]; N], messages: &[&[u8]; N]) -> Option<usize> {
+    // SAFETY: as above; the messages are read through checked slices.
+    if is_able() { Some(unsafe { absorb_blocks(states, messages) }) } else { None }
 }
 
 /// A hash state as the instructions want it.
@@ -142,6 +157,37 @@ fn hmacs<const N: usize>(messages: &[Short<'_>; N]) -> [[u8; 16]; N] {
         keys[lane] = (u128::from(high) << 64 | u128::from(low)).to_le_bytes();
     }
     keys
+}
+
+#[target_feature(enable = "sha,sse4.1,ssse3")]
+fn absorb_blocks<const N: usize>(states: &mut [[u32; 8]; N], messages: &[&[u8]; N]) -> usize {
+    let mut count = usize::MAX;
+    let mut inside = [State::zero(); N];
+    for lane in 0..N {
+        count = count.min(messages[lane].len() / BLOCK_BYTES);
+        inside[lane] = State::new(&states[lane]);
+    }
+    let mut blocks = [[_mm_setzero_si128(); 4]; N];
+    for block in 0..count {
+        for lane in 0..N {
+            let (numbers, _) = messages[lane][block * BLOCK_BYTES..(block + 1) * BLOCK_BYTES].as_chunks::<16>();
+            for at in 0..4 {
+                let number = u128::from_le_bytes(numbers[at]);
+                blocks[lane][at] = big_endian(_mm_set_epi64x((number >> 64) as i64, number as i64));
+            }
+        }
+        compress(&mut inside, &mut blocks);
+    }
+    for lane in 0..N {
+        let (abcd, efgh) = inside[lane].in_order();
+        for (half, words) in [abcd, efgh].into_iter().enumerate() {
+            let (low, high) = (_mm_cvtsi128_si64(words) as u64, _mm_extract_epi64::<1>(words) as u64);
+            for (at, word) in [low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32].into_iter().enumerate() {
+                states[lane][half * 4 + at] = word;
+            }
+        }
+    }
+    count
 }
 
 /// One block into each state.

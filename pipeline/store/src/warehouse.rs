@@ -8,9 +8,9 @@ use ameles_core::{SharedClock, SystemClock};
 use ameles_schemas::{Table, TableSchemas};
 use arrow::datatypes::{DataType, Field, Schema};
 use async_trait::async_trait;
-use deltalake_core::DeltaTableBuilder;
 use deltalake_core::kernel::StructType;
 use deltalake_core::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
+use deltalake_core::{DeltaTableBuilder, DeltaTableError};
 use url::Url;
 
 use crate::commit::{Decision, Plan};
@@ -168,12 +168,18 @@ impl Warehouse {
 
     /// Writes a checkpoint of the table's present version.
     pub(crate) async fn checkpoint(&self, table: Table) -> Result<i64, StoreError> {
-        let folder = self.table_folder(table);
+        let (name, folder) = (table.as_str(), self.table_folder(table));
         let url = Url::from_directory_path(&folder).map_err(|()| StoreError::NoWarehouse(folder.display().to_string()))?;
         let store = Arc::new(DurableStore::new());
-        let delta = DeltaTableBuilder::from_url(url.clone())?.with_storage_backend(store, url).load().await?;
-        deltalake_core::checkpoints::create_checkpoint(&delta, None).await?;
-        Ok(delta.version().and_then(|version| i64::try_from(version).ok()).unwrap_or(-1))
+        let table = DeltaTableBuilder::from_url(url.clone())?.with_storage_backend(store, url.clone()).build()?;
+        let engine = table.log_store().engine(None);
+        let written = tokio::task::spawn_blocking(move || {
+            let snapshot = delta_kernel::Snapshot::builder_for(url).build(engine.as_ref())?;
+            snapshot.checkpoint(engine.as_ref(), None)?;
+            Ok::<_, delta_kernel::Error>(snapshot.version())
+        });
+        let version = written.await?.map_err(DeltaTableError::from)?;
+        i64::try_from(version).map_err(|_| StoreError::Log { table: name, version: i64::MAX, what: "its version is out of range".into() })
     }
 }
 

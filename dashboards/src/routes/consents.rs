@@ -109,7 +109,16 @@ pub(crate) async fn record(
         .consents
         .into_iter()
         .filter(|consent| !consent.granted && eraser.policy.regime(consent.country.as_deref()).on_withdrawal == OnWithdrawal::Erase);
-    let identifiers: Vec<_> = withdrawn.map(|consent| (consent.kind, consent.identifier)).collect();
+    let suppressed = state.ledger().suppressions().await?;
+    let mut identifiers = Vec::new();
+    for consent in withdrawn {
+        let subjects = identify(&eraser.keyring, &eraser.contract, consent.kind, &consent.identifier)
+            .map_err(|refused| ApiError::BadRequest(refused.to_string()))?;
+        // Once is enough, however often the withdrawal is sent.
+        if !subjects.iter().any(|(_, subject)| suppressed.covers_subject(*subject, now)) {
+            identifiers.push((consent.kind, consent.identifier));
+        }
+    }
     let mut erasures = 0;
     if !identifiers.is_empty() {
         let options = SubmitOptions { actor: caller.principal.name().to_owned(), ..SubmitOptions::default() };

@@ -89,6 +89,15 @@ impl SuppressionSet {
         set
     }
 
+    /// Whether events of the subject itself at this instant are suppressed, whoever else they name.
+    pub fn covers_subject(&self, subject: Subject, at: Timestamp) -> bool {
+        let scope = match subject {
+            Subject::Device(device) => self.devices.get(&device),
+            Subject::User(user) => self.users.get(&user),
+        };
+        scope.is_some_and(|scope| at < scope.until)
+    }
+
     /// The ledger's sequence number that this set belongs to.
     pub const fn sequence(&self) -> u64 {
         self.sequence

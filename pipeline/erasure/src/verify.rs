@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ameles_core::{Subject, SubjectKind, Timestamp};
 use ameles_pseudonym::RawIdentifier;
 use ameles_schemas::Table;
+use ameles_store::Locked;
 use ameles_store::verify::{Finding, ScanReport, scan_by_index, scan_for};
 use serde::{Deserialize, Serialize};
 
@@ -105,9 +106,8 @@ impl Eraser {
         report.add(&scan);
         report.remains = scan.findings;
         if !open.is_empty() {
-            let scan = search(self, &open, false, progress).await?;
-            report.add(&scan);
-            report.pending = scan.findings;
+            // The same files once more.
+            report.pending = search(self, &open, false, progress).await?.findings;
         }
         let covered = Arc::new(pending);
         report.rows_pending = rows_left(self, Arc::new(Targets { covered: covered.clone(), ..Targets::default() }), None).await?;
@@ -152,14 +152,15 @@ pub(crate) async fn search(
     progress.begin(Step::Verify, "searching all that is kept", 0);
     let advance = |bytes: u64| progress.advance(bytes);
     let mut total = ScanReport::default();
+    let locked = Locked::database(&eraser.ledger.path());
     for folder in eraser.searched_folders() {
         let mut attempt = 1;
         let scan = loop {
             let scanned = if by_index {
                 let snapshot = eraser.warehouse.snapshot().await?;
-                scan_by_index(&folder, &eraser.warehouse, &snapshot, subjects, &advance).await
+                scan_by_index(&folder, &locked, &eraser.warehouse, &snapshot, subjects, &advance).await
             } else {
-                scan_for(&folder, subjects, &advance).await
+                scan_for(&folder, &locked, subjects, &advance).await
             };
             match scanned {
                 Ok(scan) => break scan,

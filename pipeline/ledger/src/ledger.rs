@@ -131,6 +131,12 @@ impl Ledger {
         Ok(ledger)
     }
 
+    /// The SQLite file. Whoever reads its bytes while the ledger is open must not close it: POSIX takes the locks away that
+    /// SQLite holds for the process.
+    pub fn path(&self) -> PathBuf {
+        self.inner.pool.connect_options().get_filename().to_path_buf()
+    }
+
     /// Opens a ledger; see [`Ledger::open_with`].
     ///
     /// # Errors

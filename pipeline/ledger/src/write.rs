@@ -132,7 +132,7 @@ impl Write {
 }
 
 impl Ledger {
-    /// Whether the ledger knows all that the journal holds.
+    /// Whether the journal is whole, and the ledger knows all that it holds.
     ///
     /// # Errors
     /// When the ledger cannot be read, or the journal's file not at all.
@@ -143,7 +143,9 @@ impl Ledger {
         let journal = self.inner.journal.clone();
         let (read, entries) = tokio::task::spawn_blocking(move || {
             let mut entries = 0;
-            (journal.read(anchor, &mut |_| entries += 1), entries)
+            let new = journal.read(anchor, &mut |_| entries += 1);
+            // All of it, though the ledger knows it: damage must show before a restored backup needs the journal.
+            (new.and_then(|_| journal.read(Position::default(), &mut |_| {})), entries)
         })
         .await
         .map_err(LedgerError::Worker)?;

@@ -18,6 +18,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderB
 use parquet::file::metadata::PageIndexPolicy;
 use serde::{Deserialize, Serialize};
 
+use crate::locked::Locked;
 use crate::progress::{Counter, counted};
 use crate::splice::Stop;
 use crate::splice::file::ParquetFile;
@@ -62,18 +63,19 @@ pub struct Finding {
 pub type ScanProgress<'a> = &'a (dyn Fn(u64) + Send + Sync);
 
 /// Decodes every Parquet file found on disk, referenced or not, and searches the bytes of every file for the subjects' pseudonyms, binary, in hex and in base64.
+/// `locked` names a database below `root` that this process has open.
 ///
 /// # Errors
 /// When a file cannot be read or decoded: then nothing is certain.
-pub async fn scan_for(root: &Path, subjects: &[Subject], progress: ScanProgress<'_>) -> Result<ScanReport, StoreError> {
-    let (root, needles) = (root.to_owned(), Needles::new(subjects));
+pub async fn scan_for(root: &Path, locked: &Locked, subjects: &[Subject], progress: ScanProgress<'_>) -> Result<ScanReport, StoreError> {
+    let (root, locked, needles) = (root.to_owned(), locked.clone(), Needles::new(subjects));
     let scan = move |scanned: Counter| {
         let mut report = ScanReport::default();
         let mut files = Vec::new();
         walk(&root, &mut files)?;
         for path in files {
             let before = report.bytes;
-            scan_file(&root, &path, &needles, &mut report)?;
+            scan_file(&root, &path, &locked, &needles, &mut report)?;
             scanned.add(report.bytes - before);
         }
         Ok(report)
@@ -89,6 +91,7 @@ pub async fn scan_for(root: &Path, subjects: &[Subject], progress: ScanProgress<
 /// As [`scan_for`].
 pub async fn scan_by_index(
     root: &Path,
+    locked: &Locked,
     warehouse: &Warehouse,
     snapshot: &Snapshot,
     subjects: &[Subject],
@@ -98,7 +101,7 @@ pub async fn scan_by_index(
     for table in [Table::Events, Table::Activity, Table::Links, Table::Devices] {
         live.extend(snapshot.files(table).iter().map(|file| (warehouse.table_folder(table).join(&file.path), table)));
     }
-    let (root, wanted) = (root.to_owned(), Wanted::new(subjects));
+    let (root, locked, wanted) = (root.to_owned(), locked.clone(), Wanted::new(subjects));
     let scan = move |scanned: Counter| {
         let mut files = Vec::new();
         walk(&root, &mut files)?;
@@ -112,7 +115,7 @@ pub async fn scan_by_index(
                 Ok(found) => report = found,
                 Err(Stop::Failed(error)) => return Err(error.into()),
                 // Of another shape, or damaged: decoding all of it tells.
-                Err(_) => scan_file(&root, &path, &wanted.needles, &mut report)?,
+                Err(_) => scan_file(&root, &path, &locked, &wanted.needles, &mut report)?,
             }
             scanned.add(report.bytes);
             Ok(report)
@@ -238,9 +241,9 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn scan_file(root: &Path, path: &Path, needles: &Needles, report: &mut ScanReport) -> Result<(), StoreError> {
+fn scan_file(root: &Path, path: &Path, locked: &Locked, needles: &Needles, report: &mut ScanReport) -> Result<(), StoreError> {
     let shown = path.strip_prefix(root).unwrap_or(path).display().to_string();
-    let bytes = match fs::read(path) {
+    let bytes = match locked.read(path) {
         Ok(bytes) => Bytes::from(bytes),
         // A writer or a purge has deleted it since it was listed.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

@@ -179,7 +179,7 @@ impl Admission {
         let event_type = event.text(roles.event_type).ok_or(Rejection::of(Reason::MissingField, roles.event_type))?;
         let suppressed = !view.suppressions.is_empty() && view.suppressions.covers(device, user, ts);
         if event_type == GRANTED || event_type == WITHDRAWN {
-            return self.consent(event, event_type == GRANTED, device, user, ts, suppressed, part).map(|()| device);
+            return self.consent(event, event_type == GRANTED, device, user, ts, suppressed, view, part).map(|()| device);
         }
         let mut flags = Flags::default();
         if suppressed {
@@ -248,18 +248,25 @@ impl Admission {
         user: Option<UserId>,
         ts: Timestamp,
         suppressed: bool,
+        view: &View,
         part: &mut Part,
     ) -> Result<(), Rejection> {
-        if suppressed && !granted {
-            // Nothing of a suppressed subject is collected; to withdraw says nothing new.
-            return Err(Rejection::whole(Reason::Suppressed));
-        }
         let roles = self.contract().roles();
         let subject = user.map_or(Subject::Device(device), Subject::User);
         let policy = roles.consent_policy.and_then(|field| event.text(field)).map(str::to_owned);
         let purposes = roles.consent_purposes.map(|field| event.list(field).map(str::to_owned).collect()).unwrap_or_default();
-        let erasure = if granted { None } else { self.erasure(event, subject, part.arrival) };
-        part.consent(ConsentEvent { subject, granted, at: ts, policy, purposes, source: ConsentSource::Event }, suppressed, erasure);
+        let consent = ConsentEvent { subject, granted, at: ts, policy, purposes, source: ConsentSource::Event };
+        if granted {
+            part.consent(consent, suppressed, None);
+        } else if view.suppressions.covers_subject(subject, ts) {
+            // Nothing of a suppressed subject is collected. The ledger alone is told, for its request may be cancelled.
+            part.note_withdrawal(consent);
+            return Err(Rejection::whole(Reason::Suppressed));
+        } else {
+            // Whoever else is suppressed that the event names: it withdraws for its own subject.
+            let erasure = self.erasure(event, subject, part.arrival);
+            part.consent(consent, false, erasure);
+        }
         Ok(())
     }
 

@@ -21,6 +21,8 @@ pub(crate) struct Ordered {
     unrecorded: Vec<ConsentEvent>,
     /// Withdrawals that ask for an erasure as well, not yet submitted.
     erasures: Vec<NewRequest>,
+    /// Whose these are.
+    erasing: HashSet<Subject>,
     /// The book's sequence number that holds all of `seen`; the largest while there is none.
     recorded_sequence: u64,
     /// Subjects whose events were dropped, to be told at the next commit.
@@ -39,6 +41,7 @@ impl Ordered {
             seen: HashMap::new(),
             unrecorded: Vec::new(),
             erasures: Vec::new(),
+            erasing: HashSet::new(),
             recorded_sequence: 0,
             drops: HashSet::new(),
         }
@@ -141,9 +144,13 @@ impl Ordered {
 
     async fn consent(&mut self, consent: ConsentRow) -> Result<(), IngestError> {
         let ConsentRow { event, suppressed, erasure, .. } = consent;
-        // Once is enough, however often the withdrawal is sent.
-        let repeated = erasure.is_some() && self.withdrawn_by(event.subject, event.at, event.at);
-        self.erasures.extend(erasure.filter(|_| !repeated));
+        // Once is enough, however often the withdrawal is sent. Whether it was withdrawn before does not tell whether it was
+        // erased: that may have been under another regime.
+        let asked = self.erasing.contains(&event.subject) || self.suppressions.covers_subject(event.subject, event.at);
+        if let Some(erasure) = erasure.filter(|_| !asked) {
+            self.erasing.insert(event.subject);
+            self.erasures.push(erasure);
+        }
         let history = self.seen.entry(event.subject).or_default();
         let entry = (event.at, !event.granted);
         let place = history.partition_point(|old| *old <= entry);
@@ -167,6 +174,8 @@ impl Ordered {
         if !self.erasures.is_empty() {
             // From here on the subject is suppressed: the commit that follows looks again.
             self.ledger.submit_all(std::mem::take(&mut self.erasures)).await.map_err(IngestError::ledger)?;
+            self.suppressions = self.ledger.suppressions().await.map_err(IngestError::ledger)?;
+            self.erasing.clear();
         }
         Ok(())
     }

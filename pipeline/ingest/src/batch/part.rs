@@ -228,6 +228,11 @@ impl Part {
         self.tally.accept(1);
     }
 
+    /// A withdrawal of somebody suppressed, for the ledger alone: it is counted as what it is rejected for.
+    pub(crate) fn note_withdrawal(&mut self, event: ConsentEvent) {
+        self.consents.push(ConsentRow { before: self.rows.len(), event, suppressed: false, erasure: None });
+    }
+
     /// Counts a rejection, and explains it where its reason may be explained.
     pub(crate) fn reject(&mut self, rejection: Rejection, line: u64, partner: Option<&str>, device: Option<DeviceId>) {
         self.tally.reject(rejection.reason, 1);

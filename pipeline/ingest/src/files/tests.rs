@@ -320,6 +320,71 @@ async fn a_withdrawal_erases_where_the_regime_says_so() {
     home.assert_quarantine(&tally).await;
 }
 
+fn erasure_of(subject: Subject) -> NewRequest {
+    NewRequest {
+        subjects: vec![(1, subject)],
+        kind: subject.kind(),
+        regulation: "gdpr".to_owned(),
+        received: at("2018-07-10T00:00:00Z"),
+        due: at("2018-08-10T00:00:00Z"),
+        reference: None,
+        actor: "test".to_owned(),
+    }
+}
+
+/// It was dropped with the device's events, and the user's on other devices went on being taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_users_withdrawal_from_a_suppressed_device_holds_everywhere() {
+    let home = Home::new().await;
+    home.ledger.submit(erasure_of(Subject::Device(home.device("d1")))).await.unwrap();
+    let by_user = |device: &str, id: &str, kind: &str, country: &str| {
+        line(device, id, &format!("2018-07-{id}T00:00:00Z"), kind, json!({"user_id": "u1", "country": country}))
+    };
+    let text = [
+        by_user("d1", "11", "consent_withdrawn", "DE"),
+        by_user("d1", "12", "wake", "DE"),
+        by_user("d2", "13", "wake", "DE"),
+        line("d2", "14", "2018-07-14T00:00:00Z", "wake", json!({"user_id": "u2"})),
+    ]
+    .concat();
+    let tally = home.ingest(&[home.write("a.ndjson", text)]).await.tally;
+    let of = |reason| tally.rejected(reason);
+    assert_eq!((tally.accepted(), of(Reason::Suppressed), of(Reason::NoConsent)), (2, 1, 1), "{tally:?}");
+    // Where the regime says so it asks for the user's erasure, though the device's is under way.
+    home.ingest(&[home.write("b.ndjson", by_user("d1", "15", "consent_withdrawn", "XA"))]).await;
+    let requests = home.ledger.requests(&ameles_ledger::RequestFilter::default()).await.unwrap();
+    assert_eq!(requests.iter().filter(|request| request.regulation == "strict").count(), 1, "{requests:?}");
+}
+
+/// A request may be cancelled: what its subject withdrew meanwhile would be forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_withdrawal_outlives_a_request_that_is_cancelled() {
+    let home = Home::new().await;
+    let id = home.ledger.submit(erasure_of(Subject::Device(home.device("d1")))).await.unwrap();
+    let event = |id: &str, kind: &str| line("d1", id, &format!("2018-07-{id}T00:00:00Z"), kind, json!({}));
+    let tally = home.ingest(&[home.write("a.ndjson", event("11", "consent_withdrawn"))]).await.tally;
+    assert_eq!((tally.accepted(), tally.rejected(Reason::Suppressed)), (0, 1));
+    home.ledger.cancel(id, "test").await.unwrap();
+    let tally = home.ingest(&[home.write("b.ndjson", event("12", "wake"))]).await.tally;
+    assert_eq!((tally.accepted(), tally.rejected(Reason::NoConsent)), (0, 1));
+}
+
+/// Whoever had withdrawn before, where that only stops, was taken to have been erased already.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_withdrawal_erases_whoever_had_withdrawn_under_another_regime() {
+    let home = Home::new().await;
+    let withdraw =
+        |id: &str, country: &str| line("d1", id, &format!("2018-07-{id}T00:00:00Z"), "consent_withdrawn", json!({"country": country}));
+    let requests = async || home.ledger.requests(&ameles_ledger::RequestFilter::default()).await.unwrap().len();
+    home.ingest(&[home.write("a.ndjson", withdraw("01", "DE"))]).await;
+    assert_eq!(requests().await, 0);
+    let later = [withdraw("02", "XA"), withdraw("03", "XA")].concat();
+    home.ingest(&[home.write("b.ndjson", later)]).await;
+    assert_eq!(requests().await, 1);
+    home.ingest(&[home.write("c.ndjson", withdraw("04", "XA"))]).await;
+    assert_eq!(requests().await, 1, "once is enough");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clickstream_comes_in_by_its_contract_alone() {
     let contract = Contract::parse(include_str!("../../../../schemas/fixtures/contracts/clickstream.v1.json")).unwrap();

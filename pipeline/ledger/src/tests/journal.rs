@@ -188,6 +188,13 @@ async fn a_missing_older_or_damaged_journal_is_told_and_stops_writing() {
     std::fs::write(home.journal(), &flipped).unwrap();
     assert!(matches!(ledger.submit(request(device(2))).await, Err(LedgerError::Journal(JournalError::Damaged { .. }))));
 
+    // In what the ledger knows already it matters too: a backup that is restored does not.
+    let mut flipped = newest.clone();
+    let place = old.len() / 2;
+    flipped[place] ^= 1;
+    std::fs::write(home.journal(), &flipped).unwrap();
+    assert!(matches!(ledger.check_journal().await.unwrap(), JournalCheck::Damaged { .. }));
+
     std::fs::write(home.journal(), &newest).unwrap();
     let mut file = OpenOptions::new().append(true).open(home.journal()).unwrap();
     file.write_all(b"{\"seq\":3}\n").unwrap();

@@ -7,7 +7,7 @@ use ameles_schemas::Table;
 use hashbrown::HashSet;
 
 use super::support::*;
-use crate::{Append, Rewrite, affected, affected_beyond, verify};
+use crate::{Append, Locked, Rewrite, affected, affected_beyond, verify};
 
 fn clock() -> SharedClock {
     Arc::new(SystemClock)
@@ -45,7 +45,7 @@ async fn an_erasure_is_seen_at_once_and_leaves_nothing() {
         .map(|number| Subject::Device(device(*number)))
         .chain(users.iter().map(|number| Subject::User(user(*number))))
         .collect();
-    let before = verify::scan_for(world.root(), &subjects, &|_| {}).await.unwrap();
+    let before = verify::scan_for(world.root(), &Locked::default(), &subjects, &|_| {}).await.unwrap();
     assert!(before.findings.iter().any(|finding| finding.what.starts_with("column device")), "{before:?}");
     assert!(before.findings.iter().any(|finding| finding.path.starts_with("quarantine")));
     assert!(before.findings.iter().any(|finding| finding.what.starts_with("column user")));
@@ -79,7 +79,7 @@ async fn an_erasure_is_seen_at_once_and_leaves_nothing() {
     assert_eq!(maintainer.erase_quarantine(&found.devices).await.unwrap().version_after, change.version_after, "nothing is left to do");
 
     maintainer.purge(0, &clock()).await.unwrap();
-    let after = verify::scan_for(world.root(), &subjects, &|_| {}).await.unwrap();
+    let after = verify::scan_for(world.root(), &Locked::default(), &subjects, &|_| {}).await.unwrap();
     assert_eq!(after.findings, [], "{after:?}");
     assert!(after.files_decoded >= 4 && after.rows > 0 && after.pages > 0);
     let (there, named) = files(&world).await;
@@ -166,7 +166,7 @@ async fn quarantine_does_not_name_a_suppressed_device() {
         assert!(!lines.iter().any(|line| line.contains(&hex::encode(device(4).as_bytes()))));
         assert!(lines.iter().any(|line| line.contains(&hex::encode(device(5).as_bytes()))));
         let subjects = [Subject::Device(device(4))];
-        assert_eq!(verify::scan_for(world.root(), &subjects, &|_| {}).await.unwrap().findings, [], "{looks}");
+        assert_eq!(verify::scan_for(world.root(), &Locked::default(), &subjects, &|_| {}).await.unwrap().findings, [], "{looks}");
     }
 }
 

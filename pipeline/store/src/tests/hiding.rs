@@ -11,10 +11,10 @@ use tokio::sync::Notify;
 
 use super::support::*;
 use crate::rewrite::Scope;
-use crate::{Append, Rewrite, StoreError, entry, verify};
+use crate::{Append, Locked, Rewrite, StoreError, entry, verify};
 
 async fn findings(folder: &std::path::Path, subjects: &[Subject]) -> Vec<verify::Finding> {
-    verify::scan_for(folder, subjects, &|_| {}).await.unwrap().findings
+    verify::scan_for(folder, &Locked::default(), subjects, &|_| {}).await.unwrap().findings
 }
 
 /// Neither before an erasure nor after it: statistics, tags and operations in the log and its checkpoints name rows and times only.

@@ -11,7 +11,7 @@ use arrow::array::{BinaryArray, Int64Array, RecordBatch, StringArray, TimestampM
 use futures::TryStreamExt;
 
 use super::support::*;
-use crate::{Append, ReadView, Rewrite, Warehouse, affected, verify};
+use crate::{Append, Locked, ReadView, Rewrite, Warehouse, affected, verify};
 
 const DEVICES: u64 = 253_000;
 
@@ -113,7 +113,7 @@ async fn speed_of_a_month_of_3_million_events() {
     maintainer.purge(0, &(Arc::new(ameles_core::SystemClock) as ameles_core::SharedClock)).await.unwrap();
     let subjects: Vec<Subject> = ids.into_iter().map(Subject::Device).collect();
     let at = Instant::now();
-    let report = verify::scan_for(&folder, &subjects, &|_| {}).await.unwrap();
+    let report = verify::scan_for(&folder, &Locked::default(), &subjects, &|_| {}).await.unwrap();
     eprintln!(
         "scan {} MB, {} files: {:.2} s, {} findings",
         report.bytes >> 20,

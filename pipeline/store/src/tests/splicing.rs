@@ -6,7 +6,7 @@ use ameles_core::{SuppressedSubject, SuppressionEntry, SuppressionSet, Timestamp
 use ameles_schemas::Table;
 
 use super::support::*;
-use crate::{MonthRewrite, Rewrite, affected, verify};
+use crate::{Locked, MonthRewrite, Rewrite, affected, verify};
 
 fn names(done: &MonthRewrite, table: Table) -> (Vec<String>, Vec<String>) {
     let change = done.tables.iter().find(|change| change.table == table.as_str()).unwrap();
@@ -94,7 +94,7 @@ async fn a_users_rows_are_spliced_out_and_the_roll_up_follows() {
     let mut maintainer = world.maintainer().await;
     maintainer.purge(0, &(Arc::new(ameles_core::SystemClock) as ameles_core::SharedClock)).await.unwrap();
     let subjects = [ameles_core::Subject::User(user(2)), ameles_core::Subject::User(user(4)), ameles_core::Subject::Device(device(5))];
-    assert_eq!(verify::scan_for(world.root(), &subjects, &|_| {}).await.unwrap().findings, []);
+    assert_eq!(verify::scan_for(world.root(), &Locked::default(), &subjects, &|_| {}).await.unwrap().findings, []);
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn a_splice_that_was_cut_short_is_brought_in_line() {
         let (there, named) = files(&world).await;
         assert_eq!(there, named, "{point}");
         let subjects = [ameles_core::Subject::User(user(3)), ameles_core::Subject::Device(device(4))];
-        assert_eq!(verify::scan_for(world.root(), &subjects, &|_| {}).await.unwrap().findings, [], "{point}");
+        assert_eq!(verify::scan_for(world.root(), &Locked::default(), &subjects, &|_| {}).await.unwrap().findings, [], "{point}");
     }
 }
 

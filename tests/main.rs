@@ -9,6 +9,7 @@ mod erasure;
 mod files;
 mod http_load;
 mod kafka;
+mod ledger;
 mod load;
 mod metrics;
 mod policy;

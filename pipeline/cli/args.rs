@@ -385,6 +385,13 @@ pub enum AuditCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Begin a new journal where the old one is lost for good, from what the ledger knows. Erasures that only the lost one knew,
+    /// since the backup that the ledger comes from, stay unknown.
+    RestartJournal {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[cfg(test)]

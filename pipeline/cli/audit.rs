@@ -11,7 +11,7 @@ use crate::failure::{DONE, FAILED, Failure};
 use crate::home::Location;
 use crate::output;
 
-/// Lists the audit log or checks its chain.
+/// Lists the audit log, checks its chain, or begins its journal anew.
 pub async fn run(home: &Location, args: &AuditArgs) -> Result<ExitCode, Failure> {
     let environment = Environment::open(home).await?;
     match &args.command {
@@ -24,6 +24,12 @@ pub async fn run(home: &Location, args: &AuditArgs) -> Result<ExitCode, Failure>
             let verdict = environment.ledger.audit_verify().await?;
             output::summary(*json, &verdict, sentence(&verdict))?;
             Ok(ExitCode::from(if verdict.is_intact() { DONE } else { FAILED }))
+        }
+        AuditCommand::RestartJournal { json } => {
+            environment.ledger.restart_journal("cli").await?;
+            let journal = environment.home.journal(&environment.config).display().to_string();
+            output::summary(*json, &serde_json::json!({ "journal": journal }), format!("began a new journal at {journal}"))?;
+            Ok(ExitCode::SUCCESS)
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ameles_core::{Clock, SharedClock, SharedRandom, SystemClock, SystemRandom};
 use ameles_erasure::{Eraser, FaultPoints, Layout, Settings};
 use ameles_ingest::{EnvParts, IngestEnv};
-use ameles_ledger::{Ledger, LedgerKeys, LedgerOptions};
+use ameles_ledger::{JournalCheck, Ledger, LedgerKeys, LedgerOptions};
 use ameles_pseudonym::{KeyEncryptionKey, Keyring};
 use ameles_queries::{Completeness, Guard, Issues, Metrics, SqlLimits};
 use ameles_schemas::{Contract, Policy};
@@ -133,6 +133,32 @@ impl Environment {
             0 => Err(Failure::misuse("--k 0: the smallest group is 1 or more")),
             1 => Ok(Guard::None),
             k => Ok(Guard::K(k)),
+        }
+    }
+
+    /// A ledger that is older than the journal learns from it before anything is served or taken in.
+    ///
+    /// # Errors
+    /// When the journal is missing or damaged: an erasure that only it knows could come back.
+    pub async fn take_up_journal(&self) -> Result<(), Failure> {
+        match self.ledger.check_journal().await? {
+            JournalCheck::UpToDate => Ok(()),
+            JournalCheck::ReplayNeeded { entries } => {
+                tracing::warn!(
+                    "the journal knows {entries} entries more than the ledger, which comes from a backup or a crash: replaying them"
+                );
+                let replayed = self.ledger.replay_journal().await?;
+                tracing::warn!("replayed: {} requests entered again, {} taken up again", replayed.requests.len(), replayed.reopened.len());
+                Ok(())
+            }
+            JournalCheck::Missing => Err(Failure::failed(anyhow::anyhow!(
+                "the journal {} is gone: without it an erasure that a backup does not know could come back; restore it first, or begin a new one with `ameles audit restart-journal` where it is lost for good",
+                self.home.journal(&self.config).display()
+            ))),
+            JournalCheck::Damaged { what } => Err(Failure::failed(anyhow::anyhow!(
+                "the journal {} is damaged ({what}): restore it first",
+                self.home.journal(&self.config).display()
+            ))),
         }
     }
 }

@@ -115,6 +115,10 @@ async fn submit(
 
 /// Reads one line for each kind from standard input, or asks for it without echo.
 fn read_identifiers(kinds: &[SubjectKind]) -> Result<Vec<(SubjectKind, RawIdentifier)>, Failure> {
+    if kinds.is_empty() {
+        // What stands there is not for us: the command may be one of a loop over lines.
+        return Ok(Vec::new());
+    }
     let mut input = io::stdin().lock();
     let mut identifiers = Vec::with_capacity(kinds.len());
     for kind in kinds {

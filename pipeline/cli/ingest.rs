@@ -17,6 +17,7 @@ use crate::{maintenance, output};
 /// Ingests files and prints the summary.
 pub async fn run(home: &Location, args: &IngestArgs) -> Result<ExitCode, Failure> {
     let environment = Environment::open(home).await?;
+    environment.take_up_journal().await?;
     let options = FileOptions { alias: args.source.clone(), ..FileOptions::default() };
     let report = ingest(&environment, &args.paths, &options).await?;
     output::summary(args.json, &report.tally, Summary(&report))?;

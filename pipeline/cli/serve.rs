@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use ameles_dashboards::{CompletenessSource, Server, ServerLimits, ServerParts, ServerState, TlsFiles, router};
 use ameles_ingest::{Collector, CollectorOptions, KafkaSource, closed_before};
-use ameles_ledger::JournalCheck;
 use ameles_queries::Completeness;
 use tokio::sync::watch;
 
@@ -25,7 +24,7 @@ pub async fn run(home: &Location, args: &ServeArgs) -> Result<ExitCode, Failure>
 
 /// Serves an opened home until the process is asked to stop.
 pub async fn serve(environment: Arc<Environment>, listen: Option<SocketAddr>) -> Result<(), Failure> {
-    take_up_journal(&environment).await?;
+    environment.take_up_journal().await?;
     let eraser = environment.eraser();
     let collector = Collector::start(environment.ingest()?, CollectorOptions::default()).await?;
     let kafka = start_kafka(&environment).await?;
@@ -103,29 +102,6 @@ fn completeness(environment: &Environment, kafka: Option<KafkaSource>) -> Comple
         let watermark = kafka.as_ref().and_then(KafkaSource::watermark).map_or(now, |watermark| watermark.min(now));
         Completeness { watermark, closed_before: closed_before(watermark) }
     })
-}
-
-/// A ledger that is older than the journal learns from it before anything is served.
-async fn take_up_journal(environment: &Environment) -> Result<(), Failure> {
-    match environment.ledger.check_journal().await? {
-        JournalCheck::UpToDate => Ok(()),
-        JournalCheck::ReplayNeeded { entries } => {
-            tracing::warn!(
-                "the journal knows {entries} entries more than the ledger, which comes from a backup or a crash: replaying them"
-            );
-            let replayed = environment.ledger.replay_journal().await?;
-            tracing::warn!("replayed: {} requests entered again, {} taken up again", replayed.requests.len(), replayed.reopened.len());
-            Ok(())
-        }
-        JournalCheck::Missing => Err(Failure::failed(anyhow::anyhow!(
-            "the journal {} is gone: without it an erasure that a backup does not know could come back; restore it first",
-            environment.home.journal(&environment.config).display()
-        ))),
-        JournalCheck::Damaged { what } => Err(Failure::failed(anyhow::anyhow!(
-            "the journal {} is damaged ({what}): restore it first",
-            environment.home.journal(&environment.config).display()
-        ))),
-    }
 }
 
 async fn stop_signal() {

@@ -108,7 +108,7 @@ pub enum LedgerError {
 #[non_exhaustive]
 pub enum JournalError {
     /// The file is not there although the ledger has written it.
-    #[error("the journal {0} is missing; bring it back from where it went, or begin a new one with `restart_journal`")]
+    #[error("the journal {0} is missing; bring it back from where it went, or begin a new one with `ameles audit restart-journal`")]
     Missing(PathBuf),
     /// The file ends before what the ledger has written.
     #[error("the journal {0} ends before the ledger does: an older copy was put there; bring the newest one back")]

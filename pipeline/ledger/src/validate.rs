@@ -27,7 +27,7 @@ pub(crate) fn action(text: &str) -> Result<(), LedgerError> {
 }
 
 pub(crate) fn reason(text: &str) -> Result<(), LedgerError> {
-    check(within(text, 200, |c| !c.is_control()), "the reason", "1 to 200 characters in one line")
+    check(within(text, 200, |c| !c.is_control()) && !text.trim().is_empty(), "the reason", "1 to 200 characters in one line")
 }
 
 pub(crate) fn step(text: &str) -> Result<(), LedgerError> {

@@ -392,6 +392,13 @@ pub enum AuditCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Make a ledger that is lost for good anew from the journal, with nothing else running on the home. Erased subjects stay
+    /// out, and requests that were completed are carried out once more; consents, saved queries and report runs are not in it.
+    RestoreLedger {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub enum LedgerError {
         source: sqlx::Error,
     },
     /// There is no ledger there.
-    #[error("no ledger at {0}; `ameles init` makes a home, `--home` names another")]
+    #[error("no ledger at {0}; restore it from a backup or, where it is lost for good, make it anew with `ameles audit restore-ledger`")]
     Missing(PathBuf),
     /// There is one already.
     #[error("a ledger is already at {0}")]

@@ -14,10 +14,10 @@ use sqlx::{Row as _, SqliteConnection, SqlitePool};
 use crate::act::{Act, Op};
 use crate::consents::KeptBook;
 use crate::error::Doing as _;
-use crate::journal::{Journal, sync_folder};
+use crate::journal::{Journal, Position, sync_folder};
 use crate::keys::Keys;
 use crate::write::Write;
-use crate::{LedgerError, LedgerKeys, ReplayReport};
+use crate::{JournalError, LedgerError, LedgerKeys, ReplayReport};
 
 /// How long a writer waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -104,7 +104,7 @@ impl Ledger {
     /// taken up: the ledger then begins with the requests that it holds.
     ///
     /// # Errors
-    /// When there is a ledger, the journal is somebody else's, or the file cannot be made.
+    /// When there is a ledger, the journal is damaged or somebody else's, or the file cannot be made.
     pub async fn create_with(
         options: LedgerOptions,
         keys: LedgerKeys,
@@ -114,6 +114,12 @@ impl Ledger {
         let path = options.path.clone();
         if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 0) {
             return Err(LedgerError::Exists(path));
+        }
+        // Before there is a ledger that would know of nobody.
+        let journal = Journal::new(options.journal.clone(), Arc::new(Keys::derive(&keys)?));
+        if journal.length()?.is_some() {
+            let whole = move || journal.read(Position::default(), &mut |_| {});
+            tokio::task::spawn_blocking(whole).await.map_err(LedgerError::Worker)??;
         }
         OpenOptions::new()
             .write(true)
@@ -129,6 +135,25 @@ impl Ledger {
         write.perform(vec![Act::new("ameles", "ledger_created", None, &serde_json::json!({}), Op::Note)]).await?;
         write.commit().await?;
         Ok(ledger)
+    }
+
+    /// Makes a ledger that was lost anew from the journal: requests, cancellations, extensions, lifts and tokens come back, and
+    /// requests that had been completed are in progress again. Reports what was taken up.
+    ///
+    /// # Errors
+    /// As [`Ledger::create_with`], and when there is no journal.
+    pub async fn restore(
+        options: LedgerOptions,
+        keys: LedgerKeys,
+        clock: SharedClock,
+        random: SharedRandom,
+    ) -> Result<(Self, ReplayReport), LedgerError> {
+        if !options.journal.exists() {
+            return Err(JournalError::Missing(options.journal).into());
+        }
+        let ledger = Self::create_with(options, keys, clock, random).await?;
+        let report = ledger.replay_journal().await?;
+        Ok((ledger, report))
     }
 
     /// The SQLite file. Whoever reads its bytes while the ledger is open must not close it: POSIX takes the locks away that

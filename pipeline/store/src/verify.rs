@@ -202,7 +202,7 @@ fn scan_candidates(root: &Path, path: &Path, table: Table, codec: &mut Codec, wa
                 }
                 report.pages += 1;
                 report.rows += chunk.page_rows(page)?.len() as u64;
-                report.bytes += chunk.page_bytes(page)?.len() as u64;
+                report.bytes += chunk.page_size(page)?;
                 if *name == "device" {
                     let found = runs.of(&chunk, codec, page)?.iter().filter(|run| wanted.devices.binary_search(&run.id).is_ok());
                     hits += found.map(|run| run.rows.len() as u64).sum::<u64>();

@@ -51,10 +51,21 @@ impl Chunk<'_> {
         if rows.is_empty() || rows.end > self.rows { Err(Stop::Damaged("the offset index has a page without rows")) } else { Ok(rows) }
     }
 
+    /// Where header and bytes of a page begin, and how many they are.
+    fn page_place(&self, page: usize) -> Result<(usize, usize), Stop> {
+        let at = self.offsets.page_locations().get(page).ok_or(Stop::Damaged("there is no such page"))?;
+        Ok((size(at.offset)?, size(i64::from(at.compressed_page_size))?))
+    }
+
+    /// How many bytes a page is, its header among them; it is not read.
+    pub(crate) fn page_size(&self, page: usize) -> Result<u64, Stop> {
+        Ok(self.page_place(page)?.1 as u64)
+    }
+
     /// Header and bytes of a page, as they are stored.
     pub(crate) fn page_bytes(&self, page: usize) -> Result<Bytes, Stop> {
-        let at = self.offsets.page_locations().get(page).ok_or(Stop::Damaged("there is no such page"))?;
-        self.source.bytes(size(at.offset)?, size(i64::from(at.compressed_page_size))?)
+        let (start, length) = self.page_place(page)?;
+        self.source.bytes(start, length)
     }
 
     /// The dictionary page as it is stored.

@@ -20,7 +20,8 @@ use crate::StoreError;
 #[derive(Debug)]
 pub(crate) enum Source {
     Memory(Bytes),
-    Disk(File),
+    /// A file, and its length when it was opened.
+    Disk(File, u64),
 }
 
 impl Source {
@@ -31,8 +32,8 @@ impl Source {
                 let end = start.checked_add(length).filter(|end| *end <= bytes.len()).ok_or(OUTSIDE)?;
                 Ok(bytes.slice(start..end))
             }
-            Self::Disk(file) => {
-                if file.metadata().map_or(0, |metadata| metadata.len()) < start.saturating_add(length) as u64 {
+            Self::Disk(file, size) => {
+                if *size < start.saturating_add(length) as u64 {
                     return Err(OUTSIDE);
                 }
                 let mut bytes = vec![0; length];
@@ -76,15 +77,16 @@ impl ParquetFile {
     pub(crate) fn open(path: &Path) -> Result<Self, Stop> {
         let io = |source| StoreError::Io { doing: "opening", path: path.display().to_string(), source };
         let file = File::open(path).map_err(io)?;
+        let size = file.metadata().map_err(io)?.len();
         let metadata = Arc::new(reader().parse_and_finish(&file)?);
-        Ok(Self { source: Source::Disk(file), metadata })
+        Ok(Self { source: Source::Disk(file, size), metadata })
     }
 
     /// The file's bytes, where they are in memory.
     pub(crate) fn bytes(&self) -> Result<&Bytes, Stop> {
         match &self.source {
             Source::Memory(bytes) => Ok(bytes),
-            Source::Disk(_) => Err(Stop::Unsupported("the file has not been read whole")),
+            Source::Disk(..) => Err(Stop::Unsupported("the file has not been read whole")),
         }
     }
 

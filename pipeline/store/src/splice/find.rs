@@ -179,7 +179,7 @@ pub(crate) fn rows_of(
             }
             looked.pages_decoded += 1;
             looked.rows_decoded += chunk.page_rows(page)?.len() as u64;
-            looked.bytes += chunk.page_bytes(page)?.len() as u64;
+            looked.bytes += chunk.page_size(page)?;
             for run in runs.of(&chunk, codec, page)? {
                 let hit = if mine.len() <= 8 { mine.contains(&run.id) } else { all.contains(&run.id) };
                 if !hit {
@@ -244,7 +244,7 @@ pub(crate) fn values_of<T: HasRow>(
         let (_, leaf) = chunk.page(codec, page)?;
         looked.pages_decoded += 1;
         looked.rows_decoded += leaf.slots as u64;
-        looked.bytes += chunk.page_bytes(page)?.len() as u64;
+        looked.bytes += chunk.page_size(page)?;
         let places = Rows::new(&leaf, &chunk.shape);
         for one in mine {
             let row = one.row() - rows.start;

@@ -5,7 +5,7 @@
 //! was not.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ pub(crate) fn write_new(path: &Path, chunks: &[Bytes]) -> io::Result<File> {
 
 pub(crate) fn write_new_file(path: &Path, chunks: &[Bytes]) -> io::Result<File> {
     let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
-    match chunks.iter().try_for_each(|chunk| file.write_all(chunk)) {
+    match write_all(&mut file, chunks) {
         Ok(()) => Ok(file),
         Err(error) => {
             // A part of it, where the disk is full, would take the room of others.
@@ -29,6 +29,21 @@ pub(crate) fn write_new_file(path: &Path, chunks: &[Bytes]) -> io::Result<File> 
             Err(error)
         }
     }
+}
+
+/// Many at once: a spliced file has hundreds of pieces.
+fn write_all(file: &mut File, chunks: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = chunks.iter().filter(|chunk| !chunk.is_empty()).map(|chunk| IoSlice::new(chunk)).collect();
+    let mut left = slices.as_mut_slice();
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Syncs a file's bytes; `path` is where it was written.

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FsPath, PathBuf};
@@ -47,19 +47,52 @@ pub(crate) fn put_file(path: &FsPath, chunks: &[Bytes], if_there: IfThere) -> io
 
 /// The same for one of many files: what is in it is on the disk, its name only after `sync_directory` of its folder.
 pub(crate) fn put_file_unnamed(path: &FsPath, chunks: &[Bytes], if_there: IfThere) -> io::Result<()> {
-    let directory = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    make_directory(directory)?;
-    let staged = staging_path(path);
-    // A name that is taken is somebody else's: only what was written here is taken away again.
-    let file = disk::write_new(&staged, chunks)?;
-    let written = disk::sync_file(&file, &staged).and_then(|()| match if_there {
-        IfThere::Replace => disk::rename(&staged, path),
-        IfThere::Fail => disk::hard_link(&staged, path).and_then(|()| disk::remove_file(&staged)),
-    });
-    if written.is_err() {
-        let _ = disk::remove_file(&staged);
+    Staged::write(path, chunks)?.put(if_there)
+}
+
+/// A file that has been written, but has neither been synced nor got its name; it goes away where it gets none.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    file: fs::File,
+    staged: PathBuf,
+    path: PathBuf,
+    named: bool,
+}
+
+impl Staged {
+    pub(crate) fn write(path: &FsPath, chunks: &[Bytes]) -> io::Result<Self> {
+        let directory = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        make_directory(directory)?;
+        let staged = staging_path(path);
+        // A name that is taken is somebody else's: only what was written here is taken away again.
+        let file = disk::write_new(&staged, chunks)?;
+        Ok(Self { file, staged, path: path.to_owned(), named: false })
     }
-    written
+
+    /// Reads what stands in it, behind what `into` holds.
+    pub(crate) fn read(&self, into: &mut Vec<u8>) -> io::Result<()> {
+        fs::File::open(&self.staged)?.read_to_end(into).map(drop)
+    }
+
+    /// Syncs it and gives it its name, which is on the disk after `sync_directory` of its folder.
+    pub(crate) fn put(mut self, if_there: IfThere) -> io::Result<()> {
+        disk::sync_file(&self.file, &self.staged)?;
+        match if_there {
+            IfThere::Replace => disk::rename(&self.staged, &self.path),
+            IfThere::Fail => disk::hard_link(&self.staged, &self.path).and_then(|()| disk::remove_file(&self.staged)),
+        }?;
+        self.named = true;
+        Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.named {
+            // What cannot be taken away is an orphan, which a purge finds by its name.
+            let _ = disk::remove_file(&self.staged);
+        }
+    }
 }
 
 /// `object_store` hides names that end in `#` and digits.

@@ -13,7 +13,7 @@ use super::dictionary::Dictionary;
 use super::file::Source;
 use super::leaf::{Leaf, Rows, Shape, Values};
 use super::page::{Codec, Header, Kind, read_header};
-use super::pieces::{Pieces, PiecesBuilder};
+use super::pieces::PiecesBuilder;
 use super::stats::{PageRange, chunk_statistics, column_index};
 use super::{Counts, Edit, Stop};
 
@@ -68,11 +68,16 @@ impl Chunk<'_> {
         self.source.bytes(start, length)
     }
 
-    /// The dictionary page as it is stored.
-    pub(crate) fn dictionary_bytes(&self) -> Result<Option<Bytes>, Stop> {
+    /// Where the dictionary page begins, and how many bytes it is.
+    fn dictionary_place(&self) -> Result<Option<(usize, usize)>, Stop> {
         let Some(start) = self.metadata.dictionary_page_offset() else { return Ok(None) };
         let first = self.offsets.page_locations().first().ok_or(Stop::Damaged("a chunk has no page"))?;
-        self.source.bytes(size(start)?, size(first.offset - start)?).map(Some)
+        Ok(Some((size(start)?, size(first.offset - start)?)))
+    }
+
+    /// The dictionary page as it is stored.
+    pub(crate) fn dictionary_bytes(&self) -> Result<Option<Bytes>, Stop> {
+        self.dictionary_place()?.map(|(start, length)| self.source.bytes(start, length)).transpose()
     }
 
     pub(crate) fn dictionary(&self, codec: &mut Codec) -> Result<Option<Dictionary>, Stop> {
@@ -96,14 +101,16 @@ impl Chunk<'_> {
         Ok((header, leaf))
     }
 
-    /// The chunk without the deleted rows, and with the replaced ones as they stand in `replacements`; at least one row stays.
+    /// Puts the chunk without the deleted rows, and with the replaced ones as they stand in `replacements`, behind `bytes`;
+    /// at least one row stays.
     pub(crate) fn splice(
         &self,
         codec: &mut Codec,
         edits: &[Edit],
         replacements: Option<&Leaf>,
         counts: &mut Counts,
-    ) -> Result<(Pieces, ColumnCloseResult), Stop> {
+        bytes: &mut PiecesBuilder,
+    ) -> Result<ColumnCloseResult, Stop> {
         let mut dictionary = self.dictionary(codec)?;
         let mut pages = Vec::with_capacity(self.page_count());
         let mut removed: HashSet<u32> = HashSet::new();
@@ -131,7 +138,7 @@ impl Chunk<'_> {
         if let Some(dictionary) = &mut dictionary {
             dictionary.forget(&self.orphans(codec, removed, &pages)?);
         }
-        self.assemble(codec, dictionary.as_ref(), &pages, &stale, counts)
+        self.assemble(codec, dictionary.as_ref(), &pages, &stale, counts, bytes)
     }
 
     /// Codes among `removed` that no row has any more.
@@ -172,9 +179,10 @@ impl Chunk<'_> {
         pages: &[NewPage],
         stale: &[Header],
         counts: &mut Counts,
-    ) -> Result<(Pieces, ColumnCloseResult), Stop> {
+        bytes: &mut PiecesBuilder,
+    ) -> Result<ColumnCloseResult, Stop> {
         let (compression, shape) = (self.metadata.compression(), &self.shape);
-        let mut bytes = PiecesBuilder::default();
+        let beginning = bytes.len();
         let mut plain = self.metadata.uncompressed_size() - stale.iter().map(|header| (header.length + header.plain) as i64).sum::<i64>();
         if let (Some(dictionary), Some(old)) = (dictionary, self.dictionary_bytes()?) {
             if dictionary.changed {
@@ -182,13 +190,13 @@ impl Chunk<'_> {
                 let written = bytes.encode(|out| dictionary.write(codec, out, compression))?;
                 plain += written as i64 - (header.length + header.plain) as i64;
                 counts.dictionaries += 1;
-                counts.bytes_encoded += bytes.len() as u64;
-            } else {
-                bytes.copy(old);
-                counts.bytes_copied += bytes.len() as u64;
+                counts.bytes_encoded += (bytes.len() - beginning) as u64;
+            } else if let Some((start, length)) = self.dictionary_place()? {
+                bytes.copy(start..start + length)?;
+                counts.bytes_copied += length as u64;
             }
         }
-        let first_page = bytes.len();
+        let first_page = bytes.len() - beginning;
         let entries = dictionary.map(|dictionary| &dictionary.entries);
         let lengths = entries.map(lengths_of).unwrap_or_default();
         let (mut offsets, mut ranges, mut payload) = (OffsetIndexBuilder::new(), Some(Vec::new()), Vec::new());
@@ -197,12 +205,12 @@ impl Chunk<'_> {
             let start = bytes.len();
             let (rows, slots, texts) = match page {
                 NewPage::Copied(page) => {
-                    let stored = self.page_bytes(*page)?;
                     let rows = self.page_rows(*page)?.len();
-                    let slots = if shape.max_rep == 0 { rows } else { read_header(&stored)?.values };
-                    bytes.copy(stored);
+                    let slots = if shape.max_rep == 0 { rows } else { read_header(&self.page_bytes(*page)?)?.values };
+                    let (place, length) = self.page_place(*page)?;
+                    bytes.copy(place..place + length)?;
                     counts.pages_copied += 1;
-                    counts.bytes_copied += (bytes.len() - start) as u64;
+                    counts.bytes_copied += length as u64;
                     (rows, slots, self.offsets.unencoded_byte_array_data_bytes().and_then(|bytes| bytes.get(*page)).copied())
                 }
                 NewPage::Encoded { header, leaf, rows } => {
@@ -217,7 +225,7 @@ impl Chunk<'_> {
             };
             offsets.append_row_count(rows as i64);
             let length = i32::try_from(bytes.len() - start).map_err(|_| Stop::Damaged("a page is too large"))?;
-            offsets.append_offset_and_size(start as i64, length);
+            offsets.append_offset_and_size((start - beginning) as i64, length);
             offsets.append_unencoded_byte_array_data_bytes(texts.filter(|_| self.offsets.unencoded_byte_array_data_bytes().is_some()));
             text_bytes += texts.unwrap_or_default();
             rows_written += rows;
@@ -238,7 +246,7 @@ impl Chunk<'_> {
         let mut metadata = ColumnChunkMetaData::builder(self.metadata.column_descr_ptr())
             .set_compression(compression)
             .set_encodings_mask(*self.metadata.encodings_mask())
-            .set_total_compressed_size(bytes.len() as i64)
+            .set_total_compressed_size((bytes.len() - beginning) as i64)
             .set_total_uncompressed_size(plain)
             .set_num_values(values as i64)
             .set_data_page_offset(first_page as i64)
@@ -263,15 +271,14 @@ impl Chunk<'_> {
                 metadata = metadata.set_statistics(statistics);
             }
         }
-        let close = ColumnCloseResult {
-            bytes_written: bytes.len() as u64,
+        Ok(ColumnCloseResult {
+            bytes_written: (bytes.len() - beginning) as u64,
             rows_written: rows_written as u64,
             metadata: metadata.build()?,
             bloom_filter: None,
             column_index: ranges.map(|ranges| column_index(shape, &ranges)).transpose()?,
             offset_index: Some(offsets.build()),
-        };
-        Ok((bytes.build(), close))
+        })
     }
 
     /// How many pages there are of each encoding.
@@ -287,18 +294,20 @@ impl Chunk<'_> {
         Some(stats)
     }
 
-    /// The chunk as it is, to be copied whole.
-    pub(crate) fn copied(&self, counts: &mut Counts) -> ColumnCloseResult {
+    /// The chunk as it is, copied whole.
+    pub(crate) fn copied(&self, counts: &mut Counts, bytes: &mut PiecesBuilder) -> Result<ColumnCloseResult, Stop> {
+        let (start, length) = self.metadata.byte_range();
+        bytes.copy(start as usize..(start + length) as usize)?;
         counts.pages_copied += self.page_count() as u64;
-        counts.bytes_copied += self.metadata.compressed_size().unsigned_abs();
-        ColumnCloseResult {
-            bytes_written: self.metadata.compressed_size().unsigned_abs(),
+        counts.bytes_copied += length;
+        Ok(ColumnCloseResult {
+            bytes_written: length,
             rows_written: self.rows as u64,
             metadata: self.metadata.clone(),
             bloom_filter: None,
             column_index: self.index.cloned(),
             offset_index: Some(self.offsets.clone()),
-        }
+        })
     }
 
     /// Whether its compression is one that is written here.

@@ -1,20 +1,27 @@
 //! A whole file: its footer and indexes, row groups, and the new file.
 
 use std::fs::File;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parquet::column::writer::ColumnCloseResult;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader};
 use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::writer::SerializedFileWriter;
 
 use super::chunk::Chunk;
 use super::leaf::{Leaf, Rows, Shape, Values};
 use super::page::Codec;
+use super::pieces::{Pieces, PiecesBuilder};
 use super::{Counts, Edit, Stop};
 use crate::StoreError;
+
+/// What a file begins with.
+const MAGIC: &[u8] = b"PAR1";
 
 /// Where a file's bytes are.
 #[derive(Debug)]
@@ -150,7 +157,7 @@ pub(crate) fn splice(
     replacements: Option<&ParquetFile>,
     codec: &mut Codec,
     counts: &mut Counts,
-) -> Result<Option<Vec<u8>>, Stop> {
+) -> Result<Option<Pieces>, Stop> {
     let bytes = old.bytes()?;
     let about = old.metadata.file_metadata();
     let leaves = about.schema_descr().num_columns();
@@ -163,33 +170,94 @@ pub(crate) fn splice(
             columns.push(file.column(codec, leaf)?);
         }
     }
-    let created_by = about.created_by().unwrap_or_default().to_owned();
-    let properties =
-        WriterProperties::builder().set_created_by(created_by).set_key_value_metadata(about.key_value_metadata().cloned()).build();
-    let mut sink = codec.buffer();
-    sink.reserve(bytes.len() + (64 << 10));
-    let mut writer = SerializedFileWriter::new(sink, about.schema_descr().root_schema_ptr(), Arc::new(properties))?;
+    let mut pieces = PiecesBuilder::new(bytes.clone(), codec.buffer());
+    pieces.encode(|out| {
+        out.extend_from_slice(MAGIC);
+        Ok(())
+    })?;
     counts.files += 1;
+    let mut groups = Vec::new();
     for group in 0..old.metadata.num_row_groups() {
         let mine = edits.get(group).map_or(&[][..], Vec::as_slice);
         let deleted = mine.iter().filter(|edit| edit.with.is_none()).count();
         if deleted == old.group_rows(group) {
             continue;
         }
-        let mut row_group = writer.next_row_group()?;
+        let mut chunks = Vec::with_capacity(leaves);
         for leaf in 0..leaves {
             let chunk = old.chunk(group, leaf)?;
-            if mine.is_empty() {
-                row_group.append_column(bytes, chunk.copied(counts))?;
-            } else {
-                let (spliced, close) = chunk.splice(codec, mine, columns.get(leaf), counts)?;
-                row_group.append_column(&spliced, close)?;
-            }
+            chunks.push(match mine {
+                [] => chunk.copied(counts, &mut pieces)?,
+                mine => chunk.splice(codec, mine, columns.get(leaf), counts, &mut pieces)?,
+            });
+        }
+        groups.push(chunks);
+    }
+    if groups.is_empty() {
+        return Ok(None);
+    }
+    let tail = indexes_and_footer(old, groups, pieces.len())?;
+    pieces.encode(|out| {
+        out.extend_from_slice(&tail);
+        Ok(())
+    })?;
+    Ok(Some(pieces.build()))
+}
+
+/// What comes after the chunks, which take all bytes before `place` but the first four; parquet's writer lays the file out.
+fn indexes_and_footer(old: &ParquetFile, groups: Vec<Vec<ColumnCloseResult>>, place: usize) -> Result<Vec<u8>, Stop> {
+    let about = old.metadata.file_metadata();
+    let created_by = about.created_by().unwrap_or_default().to_owned();
+    let properties =
+        WriterProperties::builder().set_created_by(created_by).set_key_value_metadata(about.key_value_metadata().cloned()).build();
+    let mut writer =
+        SerializedFileWriter::new(Behind { place, bytes: Vec::new() }, about.schema_descr().root_schema_ptr(), Arc::new(properties))?;
+    for chunks in groups {
+        let mut row_group = writer.next_row_group()?;
+        for close in chunks {
+            row_group.append_column(&Elsewhere(close.bytes_written), close)?;
         }
         row_group.close()?;
     }
-    if writer.flushed_row_groups().is_empty() {
-        return Ok(None);
+    Ok(writer.into_inner()?.bytes)
+}
+
+/// Keeps what is written from a place on.
+struct Behind {
+    place: usize,
+    bytes: Vec<u8>,
+}
+
+impl Write for Behind {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let passed = self.place.min(bytes.len());
+        self.place -= passed;
+        self.bytes.extend_from_slice(bytes.get(passed..).unwrap_or_default());
+        Ok(bytes.len())
     }
-    Ok(Some(writer.into_inner()?))
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Stands for a chunk whose bytes go another way: so many zeros.
+struct Elsewhere(u64);
+
+impl Length for Elsewhere {
+    fn len(&self) -> u64 {
+        self.0
+    }
+}
+
+impl ChunkReader for Elsewhere {
+    type T = io::Repeat;
+
+    fn get_read(&self, _start: u64) -> parquet::errors::Result<io::Repeat> {
+        Ok(io::repeat(0))
+    }
+
+    fn get_bytes(&self, _start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        Ok(Bytes::from(vec![0; length]))
+    }
 }

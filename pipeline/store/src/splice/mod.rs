@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | rows of devices are found by the ranges of pages, decoding only the candidates | `find`, `runs` |
 //! | which rows of which file go, and what takes the place of a roll-up that changes | `month` |
-//! | one file replaced: read, spliced, compared, written, read back | `replace` |
+//! | one file replaced: read, spliced, written, read back, compared, named | `replace` |
 //! | row groups, column chunks, dictionaries, pages | `file`, `chunk`, `pieces`, `dictionary`, `page` |
 //! | levels and values of a page, decoded and encoded as they were | `leaf`, `decode` |
 //! | ranges in the indexes and statistics, from what stays | `stats` |

@@ -1,38 +1,50 @@
-//! The bytes of a chunk that is put together from pages of an old file and new
-//! ones: the old ones are referred to, and copied once, into the new file.
+//! A new file, put together from stretches of an old one and what was encoded: no byte is moved before it is written.
 
-use std::io::{self, Read};
 use std::ops::Range;
 
 use bytes::Bytes;
-use parquet::errors::ParquetError;
-use parquet::file::reader::{ChunkReader, Length};
 
 use super::Stop;
 
 #[derive(Debug)]
 enum Piece {
-    Copied(Bytes),
+    /// A range of the old file.
+    Copied(Range<usize>),
     /// A range of what was encoded.
     Encoded(Range<usize>),
 }
 
 /// Pieces one after the other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct PiecesBuilder {
-    pieces: Vec<Piece>,
+    old: Bytes,
     encoded: Vec<u8>,
+    pieces: Vec<Piece>,
     length: usize,
 }
 
 impl PiecesBuilder {
+    /// Nothing yet; `encoded` is an empty buffer.
+    pub(crate) const fn new(old: Bytes, encoded: Vec<u8>) -> Self {
+        Self { old, encoded, pieces: Vec::new(), length: 0 }
+    }
+
     pub(crate) const fn len(&self) -> usize {
         self.length
     }
 
-    pub(crate) fn copy(&mut self, bytes: Bytes) {
-        self.length += bytes.len();
-        self.pieces.push(Piece::Copied(bytes));
+    /// A stretch of the old file follows.
+    pub(crate) fn copy(&mut self, range: Range<usize>) -> Result<(), Stop> {
+        let length = range.len();
+        if range.start > range.end || range.end > self.old.len() {
+            return Err(Stop::Damaged("a page lies outside of its file"));
+        }
+        self.length += length;
+        match self.pieces.last_mut() {
+            Some(Piece::Copied(last)) if last.end == range.start => last.end = range.end,
+            _ => self.pieces.push(Piece::Copied(range)),
+        }
+        Ok(())
     }
 
     /// What `encode` appends follows.
@@ -50,70 +62,53 @@ impl PiecesBuilder {
 
     pub(crate) fn build(self) -> Pieces {
         let encoded = Bytes::from(self.encoded);
-        let piece = |piece| match piece {
-            Piece::Copied(bytes) => bytes,
-            Piece::Encoded(range) => encoded.slice(range),
-        };
-        Pieces { length: self.length, pieces: self.pieces.into_iter().map(piece).collect() }
+        let (mut bytes, mut new, mut at) = (Vec::with_capacity(self.pieces.len()), Vec::new(), 0);
+        for piece in self.pieces {
+            let piece = match piece {
+                Piece::Copied(range) => self.old.slice(range),
+                Piece::Encoded(range) => {
+                    new.push((at, bytes.len()));
+                    encoded.slice(range)
+                }
+            };
+            at += piece.len();
+            bytes.push(piece);
+        }
+        Pieces { bytes, new, length: at, encoded }
     }
 }
 
-/// The bytes of a chunk, in pieces.
+/// A file's bytes, in pieces.
 #[derive(Debug)]
 pub(crate) struct Pieces {
-    pieces: Vec<Bytes>,
+    bytes: Vec<Bytes>,
+    /// Which of them are not the old file's: where they begin in the new one, and which they are.
+    new: Vec<(usize, usize)>,
     length: usize,
+    encoded: Bytes,
 }
 
-impl Length for Pieces {
-    fn len(&self) -> u64 {
-        self.length as u64
-    }
-}
-
-impl ChunkReader for Pieces {
-    type T = PiecesReader;
-
-    fn get_read(&self, start: u64) -> Result<PiecesReader, ParquetError> {
-        let mut skipped = usize::try_from(start).map_err(|error| ParquetError::External(error.into()))?;
-        let mut pieces = self.pieces.clone();
-        for piece in &mut pieces {
-            let cut = skipped.min(piece.len());
-            *piece = piece.slice(cut..);
-            skipped -= cut;
-        }
-        if skipped > 0 {
-            return Err(ParquetError::EOF("a chunk is read behind its end".to_owned()));
-        }
-        Ok(PiecesReader { pieces: pieces.into_iter() })
+impl Pieces {
+    pub(crate) fn bytes(&self) -> &[Bytes] {
+        &self.bytes
     }
 
-    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        let mut bytes = vec![0; length];
-        self.get_read(start)?.read_exact(&mut bytes)?;
-        Ok(Bytes::from(bytes))
+    pub(crate) const fn len(&self) -> usize {
+        self.length
     }
-}
 
-/// Reads pieces one after the other.
-pub(crate) struct PiecesReader {
-    pieces: std::vec::IntoIter<Bytes>,
-}
+    /// Whether a file is as long, and all that is not from the old one stands in it as it was encoded.
+    pub(crate) fn are_new_in(&self, file: &[u8]) -> bool {
+        let stands = |(at, piece): &(usize, usize)| {
+            let piece = self.bytes.get(*piece).map_or(&[][..], |piece| piece);
+            file.get(*at..*at + piece.len()) == Some(piece)
+        };
+        file.len() == self.length && self.new.iter().all(stands)
+    }
 
-impl Read for PiecesReader {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let mut filled = 0;
-        while let (Some(piece), true) = (self.pieces.as_mut_slice().first_mut(), filled < into.len()) {
-            let taken = piece.split_to(piece.len().min(into.len() - filled));
-            if let Some(place) = into.get_mut(filled..filled + taken.len()) {
-                place.copy_from_slice(&taken);
-            }
-            filled += taken.len();
-            if piece.is_empty() {
-                self.pieces.next();
-            }
-        }
-        Ok(filled)
+    /// The buffer of what was encoded, for the next file.
+    pub(crate) fn into_encoded(self) -> Bytes {
+        self.encoded
     }
 }
 
@@ -123,38 +118,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_read_as_what_they_were_put_together_from() {
+    fn pieces_are_what_they_were_put_together_from() {
         let old = Bytes::from((0..100_u8).collect::<Vec<_>>());
-        let mut builder = PiecesBuilder::default();
+        let mut builder = PiecesBuilder::new(old.clone(), Vec::new());
         let put = |out: &mut Vec<u8>, bytes: &[u8]| {
             out.extend_from_slice(bytes);
             Ok(bytes.len())
         };
         assert_eq!(builder.encode(|out| put(out, b"head")).unwrap(), 4);
         builder.encode(|out| put(out, b"er")).unwrap();
-        builder.copy(old.slice(10..60));
-        builder.copy(Bytes::new());
+        builder.copy(10..40).unwrap();
+        builder.copy(40..60).unwrap();
         builder.encode(|out| put(out, b"new")).unwrap();
-        builder.copy(old.slice(90..));
+        builder.copy(90..100).unwrap();
+        assert!(matches!(builder.copy(90..101), Err(Stop::Damaged(_))));
         let wanted = [b"header".as_slice(), &old[10..60], b"new", &old[90..]].concat();
         assert_eq!(builder.len(), wanted.len());
         let pieces = builder.build();
-        assert_eq!(pieces.len(), wanted.len() as u64);
-        for start in [0, 1, 6, 7, 58, 60, wanted.len()] {
-            let mut read = Vec::new();
-            pieces.get_read(start as u64).unwrap().read_to_end(&mut read).unwrap();
-            assert_eq!(read, wanted[start..]);
-            // In small portions that end within pieces.
-            let mut reader = pieces.get_read(start as u64).unwrap();
-            let mut portion = [0; 7];
-            let mut read = Vec::new();
-            while let Ok(count @ 1..) = reader.read(&mut portion) {
-                read.extend_from_slice(&portion[..count]);
-            }
-            assert_eq!(read, wanted[start..]);
+        assert_eq!((pieces.len(), pieces.bytes().len()), (wanted.len(), 4), "neighbours are one piece");
+        assert_eq!(pieces.bytes().concat(), wanted);
+        assert!(pieces.are_new_in(&wanted));
+        for (place, seen) in [(0, true), (5, true), (6, false), (55, false), (56, true), (58, true), (59, false)] {
+            let mut other = wanted.clone();
+            other[place] ^= 1;
+            assert_eq!(pieces.are_new_in(&other), !seen, "byte {place}");
         }
-        assert_eq!(pieces.get_bytes(4, 5).unwrap(), wanted[4..9]);
-        assert!(pieces.get_read(wanted.len() as u64 + 1).is_err());
-        assert!(pieces.get_bytes(wanted.len() as u64 - 1, 2).is_err());
+        assert!(!pieces.are_new_in(&wanted[..wanted.len() - 1]));
+        assert_eq!(&pieces.into_encoded()[..], b"headernew");
     }
 }

@@ -1,7 +1,7 @@
-//! A file replaced by one without the rows that go: put together in memory,
-//! compared, written, and read back from there.
+//! A file replaced by one without the rows that go: its pieces are written,
+//! read back, and compared, before it gets a name.
 
-use std::io::Read;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,7 +16,7 @@ use super::file::{ParquetFile, splice};
 use super::month::{Replacements, Splicing};
 use super::page::Codec;
 use super::{Counts, Edit, Stop};
-use crate::durable::{self, IfThere};
+use crate::durable::{IfThere, Staged};
 use crate::files::{Written, sha256};
 use crate::log::NewFile;
 use crate::names::{self, Origin};
@@ -34,15 +34,15 @@ pub(crate) struct Replaced {
 const LOST: Stop = Stop::Mismatch("a spliced file has another number of rows than were to stay");
 
 impl Splicing {
-    /// Splices a file, compares, writes, and reads back what was written.
-    /// `metadata` is the file's footer, which was read to find the rows.
+    /// Splices a file, writes what it is put together from, and compares what is read back, before it is one of the `named`.
+    /// `metadata` is the old file's footer, which was read to find the rows.
     pub(super) fn replace(
         &self,
         codec: &mut Codec,
         (table, file, metadata): (Table, DataFile, Arc<ParquetMetaData>),
         edits: &[Vec<Edit>],
         replacements: Option<&Replacements>,
-        written: &Mutex<Vec<PathBuf>>,
+        named: &Mutex<Vec<PathBuf>>,
     ) -> Result<(Replaced, Counts), Stop> {
         let path = self.path(table, &file);
         let io = |doing: &'static str, path: &Path, source| StoreError::Io { doing, path: path.display().to_string(), source };
@@ -58,50 +58,42 @@ impl Splicing {
             let evidence = evidence(sha256(&bytes));
             return if deleted == file.rows { Ok((Replaced { table, old: file, evidence, new: None }, counts)) } else { Err(LOST) };
         };
-        let spliced = Bytes::from(spliced);
-        let parsed = ParquetFile::of_bytes(spliced.clone())?;
-        check(&old, &parsed, edits, replacements.map(|rows| &rows.rows), codec)?;
-        let rows = u64::try_from(parsed.metadata.file_metadata().num_rows()).unwrap_or_default();
-        if rows + deleted != file.rows {
-            return Err(LOST);
-        }
         let Origin::Settled { generation, part, keys } = &file.origin else {
             return Err(Stop::Unsupported("the file is not settled"));
         };
         let to = names::spliced_path(self.month, generation, *part, *keys, &self.revision);
         let at = self.warehouse.table_folder(table).join(&to);
-        written.lock().unwrap_or_else(PoisonError::into_inner).push(at.clone());
-        durable::put_file_unnamed(&at, std::slice::from_ref(&spliced), IfThere::Fail).map_err(|source| io("writing", &at, source))?;
-        if !reads_as(&at, &spliced).map_err(|source| io("reading", &at, source))? {
+        let staged = Staged::write(&at, spliced.bytes()).map_err(|source| io("writing", &at, source))?;
+        let mut buffer = codec.buffer();
+        buffer.reserve(spliced.len());
+        staged.read(&mut buffer).map_err(|source| io("reading", &at, source))?;
+        let written = Bytes::from(buffer);
+        // What was copied is compared with the file that it comes from.
+        if !spliced.are_new_in(&written) {
             return Err(Stop::Mismatch("a file that was written reads back as another"));
         }
-        self.throttle.spend(old.bytes()?.len() as u64 + spliced.len() as u64);
+        codec.give_back(spliced.into_encoded());
+        let parsed = ParquetFile::of_bytes(written.clone())?;
+        check(&old, &parsed, edits, replacements.map(|rows| &rows.rows), codec)?;
+        let rows = u64::try_from(parsed.metadata.file_metadata().num_rows()).unwrap_or_default();
+        if rows + deleted != file.rows {
+            return Err(LOST);
+        }
+        named.lock().unwrap_or_else(PoisonError::into_inner).push(at.clone());
+        staged.put(IfThere::Fail).map_err(|source| io("writing", &at, source))?;
+        self.throttle.spend(old.bytes()?.len() as u64 + written.len() as u64);
         let ts = if table == Table::Events { range_of::<i64>(&parsed, "ts", ints) } else { None };
         let range = if table.sort_columns()[0] == "device" { range_of(&parsed, "device", buckets) } else { None };
         let bounds = |(first, last)| (Timestamp::from_micros(first), Timestamp::from_micros(last));
-        let size = spliced.len() as u64;
-        let [before, after] = sha256_pair(&bytes, &spliced).map(hex::encode);
+        let size = written.len() as u64;
+        let [before, after] = sha256_pair(&bytes, &written).map(hex::encode);
         let evidence = evidence(before);
         let new = Some(Written::new(NewFile { path: to, size, rows, ts: ts.map(bounds), range }, after));
         drop((old, parsed));
         codec.give_back(bytes);
-        codec.give_back(spliced);
+        codec.give_back(written);
         Ok((Replaced { table, old: file, evidence, new }, counts))
     }
-}
-
-/// Whether a file holds these bytes.
-fn reads_as(path: &Path, wanted: &[u8]) -> std::io::Result<bool> {
-    let mut file = std::fs::File::open(path)?;
-    let mut piece = vec![0; 256 << 10];
-    for wanted in wanted.chunks(256 << 10) {
-        let Some(found) = piece.get_mut(..wanted.len()) else { return Ok(false) };
-        file.read_exact(found)?;
-        if found != wanted {
-            return Ok(false);
-        }
-    }
-    Ok(file.read(&mut piece)? == 0)
 }
 
 /// Least and greatest of a column, by its pages' ranges.

@@ -10,7 +10,7 @@ fn a_wrong_splice_is_found_out() {
         let edits = by_group(&case.old, &case.gone);
         let replacing = Some(&case.replacing);
         let Some(spliced) = splice(&case.old, &edits, replacing, &mut codec, &mut Counts::default()).unwrap() else { continue };
-        let new = ParquetFile::of_bytes(Bytes::from(spliced)).unwrap();
+        let new = ParquetFile::of_bytes(joined(&spliced)).unwrap();
         // Held against other edits than those that it was made by.
         let Some(group) = edits.iter().position(|edits| !edits.is_empty()) else { continue };
         let mut others = edits.clone();
@@ -31,7 +31,7 @@ fn a_wrong_splice_is_found_out() {
     let (old, other) = (with(plain), with(days));
     let edits = by_group(&old, &vec![(55, None)]);
     let spliced = splice(&other, &edits, None, &mut codec, &mut Counts::default()).unwrap().unwrap();
-    let new = ParquetFile::of_bytes(Bytes::from(spliced)).unwrap();
+    let new = ParquetFile::of_bytes(joined(&spliced)).unwrap();
     assert!(matches!(check(&old, &new, &edits, None, &mut codec), Err(Stop::Mismatch(_))));
     check(&other, &new, &edits, None, &mut codec).unwrap();
 }
@@ -70,7 +70,7 @@ fn one_other_value_in_any_column_is_found_out() {
         for (column, tried) in tried.iter_mut().enumerate() {
             let Some(other) = with_another_value(&case, &dice, column) else { continue };
             let spliced = splice(&other, &edits, Some(&case.replacing), &mut codec, &mut Counts::default()).unwrap();
-            let new = ParquetFile::of_bytes(Bytes::from(spliced.unwrap())).unwrap();
+            let new = ParquetFile::of_bytes(joined(&spliced.unwrap())).unwrap();
             let found = check(&case.old, &new, &edits, Some(&case.replacements), &mut codec);
             assert!(matches!(found, Err(Stop::Mismatch(_))), "{seed}, column {column}: {found:?}");
             *tried += 1;
@@ -90,7 +90,7 @@ fn another_row_in_the_place_of_a_replaced_one_is_found_out() {
             continue;
         }
         let spliced = splice(&case.old, &edits, Some(&case.replacing), &mut codec, &mut Counts::default()).unwrap().unwrap();
-        let new = ParquetFile::of_bytes(Bytes::from(spliced)).unwrap();
+        let new = ParquetFile::of_bytes(joined(&spliced)).unwrap();
         // The same rows in another order: each is a row of these, but for one or two none is the right one.
         let count = case.replacements.num_rows();
         let turned: Vec<(usize, usize)> = (0..count).map(|row| (0, (row + 1) % count)).collect();

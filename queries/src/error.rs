@@ -97,17 +97,20 @@ impl QueryError {
             Self::Engine(error) => {
                 use datafusion::error::DataFusionError as E;
                 let root = error.find_root();
-                // Arrow errors of a plan that runs are divisions by zero and casts.
-                matches!(
-                    root,
+                match root {
+                    // Arrow errors of a plan that runs are divisions by zero and casts; the engine's own, arguments that do not fit.
                     E::SQL(..)
-                        | E::Plan(_)
-                        | E::SchemaError(..)
-                        | E::NotImplemented(_)
-                        | E::Diagnostic(..)
-                        | E::ArrowError(..)
-                        | E::ResourcesExhausted(_)
-                )
+                    | E::Plan(_)
+                    | E::SchemaError(..)
+                    | E::NotImplemented(_)
+                    | E::Diagnostic(..)
+                    | E::ArrowError(..)
+                    | E::Execution(_)
+                    | E::ResourcesExhausted(_) => true,
+                    // What our tables fail with is not: the rest is a pattern, or a format, that cannot be read.
+                    E::External(_) => !self.is_of_the_tables(),
+                    _ => false,
+                }
             }
             Self::Issued(error) => matches!(error, LedgerError::IssuedFull { .. } | LedgerError::Contended),
             Self::Store(_) | Self::Arrow(_) | Self::Parquet(_) | Self::Io(_) | Self::QueryFile { .. } => false,
@@ -115,18 +118,21 @@ impl QueryError {
         }
     }
 
+    /// Whether the tables could not be read, or the machine failed.
+    fn is_of_the_tables(&self) -> bool {
+        self.causes().any(|cause| cause.is::<StoreError>() || cause.is::<std::io::Error>() || cause.is::<parquet::errors::ParquetError>())
+    }
+
+    fn causes(&self) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+        std::iter::successors(Some(self as &(dyn std::error::Error + 'static)), |error| error.source())
+    }
+
     /// Whether a file has gone since the snapshot, so that asking again on a new view helps.
     pub fn is_vanished_file(&self) -> bool {
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
-        while let Some(error) = cause {
-            if error.downcast_ref::<StoreError>().is_some_and(StoreError::is_vanished_file)
+        self.causes().any(|error| {
+            error.downcast_ref::<StoreError>().is_some_and(StoreError::is_vanished_file)
                 || error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::NotFound)
-            {
-                return true;
-            }
-            cause = error.source();
-        }
-        false
+        })
     }
 
     /// The error for a log: without what the user typed, which may be an identifier.
@@ -134,6 +140,11 @@ impl QueryError {
         match self {
             Self::Refused { rule, .. } => format!("refused by the rule `{rule}`"),
             Self::Engine(_) if self.is_callers_fault() => "the statement cannot be planned or run".to_owned(),
+            // The engine quotes the statement; what our tables say does not.
+            Self::Engine(_) => match self.causes().find_map(|cause| cause.downcast_ref::<StoreError>()) {
+                Some(error) => format!("the tables cannot be read: {error}"),
+                None => "the engine failed on a statement".to_owned(),
+            },
             Self::UnknownMetric { .. } => "no such metric".to_owned(),
             Self::UnknownDimension { .. } => "no such dimension".to_owned(),
             Self::BadFilter(_) => "a filter that cannot be read".to_owned(),

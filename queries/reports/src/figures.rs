@@ -143,9 +143,16 @@ impl Figures {
 
         let base = ask.rows(ask.request("installed_base", before, last)).await?;
         let installed_base_fixed = if has("product") {
-            let mut request = ask.request("installed_base", before, last);
-            request.filters.push(Filter { dim: "product".to_owned(), negate: true, values: HAND_HELD.map(str::to_owned).to_vec() });
-            Some(running(&ask.rows(request).await?, month))
+            let part = |negate: bool| {
+                let mut request = ask.request("installed_base", before, last);
+                request.filters.push(Filter { dim: "product".to_owned(), negate, values: HAND_HELD.map(str::to_owned).to_vec() });
+                request
+            };
+            let mut fixed = ask.rows(part(true)).await?;
+            if let Guard::K(k) = wanted.guard {
+                fixed = without_small_complements(fixed, &base, &ask.rows(part(false)).await?, k);
+            }
+            Some(running(&fixed, month))
         } else {
             None
         };
@@ -198,6 +205,24 @@ impl Figures {
     pub fn cohort_sizes(&self) -> BTreeMap<Month, i64> {
         self.activations_monthly.iter().map(|row| (row.date.month(), row.value as i64)).collect()
     }
+}
+
+/// The rows of a part of a running total of which the rest, which anybody can subtract, is nothing or may be told too: it has a
+/// row of its own by then, and moves by `k` at least from one shown row to the next.
+pub(crate) fn without_small_complements(part: Vec<Row>, whole: &[Row], rest: &[Row], k: u32) -> Vec<Row> {
+    let at = |rows: &[Row], date: Day| rows.iter().find(|row| row.date == date).map(|row| row.value as i64);
+    let mut shown = 0;
+    let told = |row: &Row| {
+        let Some(whole) = at(whole, row.date) else { return false };
+        let complement = whole - row.value as i64;
+        let moved = complement.abs_diff(shown);
+        let safe = complement == shown || moved >= u64::from(k) && at(rest, row.date).is_some();
+        if safe {
+            shown = complement;
+        }
+        safe
+    };
+    part.into_iter().filter(told).collect()
 }
 
 /// A running total at the end of its month and of the month before.

@@ -14,7 +14,9 @@ use ameles_store::{Append, ReadView, Rewrite, Warehouse};
 use arrow::array::{ArrayRef, BinaryArray, StringArray, TimestampMicrosecondArray, new_null_array};
 use arrow::record_batch::RecordBatch;
 
+use crate::figures::without_small_complements;
 use crate::frames::{Frames, Tables};
+use crate::rows::Row;
 use crate::{MANIFEST, MONTHLY_ACTIVITY, Manifest, ReportError, ReportSpec, run};
 
 struct Nobody;
@@ -344,4 +346,27 @@ async fn a_month_without_data_says_which_have_some() {
     let error = run(view, &Nobody, ReportSpec { name: "weekly".to_owned(), ..spec(10) }, &home.path().join("out")).await.unwrap_err();
     assert!(matches!(error, ReportError::UnknownReport(_)));
     assert!(!home.path().join("out").exists());
+}
+
+/// The base less the base without phones and laptops is the phones and laptops: three of them were told so.
+#[test]
+fn a_part_is_not_told_where_the_rest_is_a_few() {
+    let rows = |values: &[(u32, i64)]| -> Vec<Row> {
+        let row = |(day, value): &(u32, i64)| Row {
+            date: format!("2018-07-{day:02}").parse().unwrap(),
+            labels: Vec::new(),
+            value: *value as f64,
+            complete: true,
+        };
+        values.iter().map(row).collect()
+    };
+    let whole = rows(&[(1, 60), (2, 63), (3, 80), (4, 84), (5, 100)]);
+    let part = rows(&[(1, 60), (2, 60), (3, 60), (4, 60), (5, 70)]);
+    let told = |rest: &[(u32, i64)]| -> Vec<i64> {
+        without_small_complements(part.clone(), &whole, &rows(rest), 10).iter().map(|row| row.date.epoch_days() as i64 - 17_712).collect()
+    };
+    // Nothing, then 3, 20, 24 and 30: of these, 20 and 30 can be told after what was told before.
+    assert_eq!(told(&[(3, 20), (4, 20), (5, 30)]), [1, 3, 5]);
+    // The rest has no row of its own, for it rests on too few users.
+    assert_eq!(told(&[]), [1]);
 }

@@ -139,7 +139,7 @@ fn is_day(expr: &Expr) -> bool {
     const MICROS_PER_DAY: i64 = 86_400_000_000;
     match expr {
         Expr::Alias(alias) => is_day(&alias.expr),
-        Expr::Cast(cast) => is_day(&cast.expr) && matches!(cast.field.data_type(), DataType::Date32 | DataType::Timestamp(..)),
+        Expr::Cast(cast) => is_day(&cast.expr) && is_utc(cast.field.data_type()),
         Expr::Literal(value, _) => match value {
             ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
                 let (day, time) = text.split_at_checked(10).unwrap_or((text, ""));
@@ -153,6 +153,15 @@ fn is_day(expr: &Expr) -> bool {
             ScalarValue::TimestampNanosecond(Some(time), _) => time % (MICROS_PER_DAY * 1_000) == 0,
             _ => false,
         },
+        _ => false,
+    }
+}
+
+/// Whether a midnight stays one under this type.
+fn is_utc(to: &DataType) -> bool {
+    match to {
+        DataType::Date32 | DataType::Timestamp(_, None) => true,
+        DataType::Timestamp(_, Some(zone)) => matches!(&**zone, "UTC" | "+00:00" | "Z"),
         _ => false,
     }
 }

@@ -4,21 +4,23 @@
 use std::sync::Arc;
 
 use ameles_schemas::{Table, TableSchemas, column};
-use arrow::array::BooleanArray;
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array};
 use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::error::DataFusionError;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Aggregate, Expr, JoinType, LogicalPlan, LogicalPlanBuilder, col, lit};
 use datafusion::prelude::SessionContext;
 
+use super::casts;
 use super::classify::{Class, classify, column_class, misused};
 use super::shape::{self, Base};
-use crate::QueryError;
 use crate::cells::people;
-use crate::functions;
+use crate::{QueryError, SqlLimits, functions};
 
 const USERS: &str = "ameles_users";
 const RELEASED: &str = "ameles_released";
@@ -30,15 +32,16 @@ pub async fn release(
     schemas: &TableSchemas,
     plan: LogicalPlan,
     k: u32,
-    rows_max: usize,
+    limits: SqlLimits,
 ) -> Result<LogicalPlan, QueryError> {
     if !shape::is_private(&plan)? {
         return Ok(plan);
     }
     let aggregate = shape::aggregation(&plan)?;
     let guarded = Guarded::plan(context, schemas, aggregate, k).await?;
-    let batches = super::collect(context, guarded.plan, rows_max).await?;
-    let kept = batches.iter().map(|batch| keep_safe(batch, guarded.shown, k)).collect::<Result<Vec<_>, _>>()?;
+    casts::refuse_fallible(context, &guarded.plan)?;
+    let batches = super::collect(context, guarded.plan, limits).await.map_err(without_the_row)?;
+    let kept = batches.iter().map(|batch| keep_safe(batch, guarded.shown, &guarded.counts, k)).collect::<Result<Vec<_>, _>>()?;
     let replacement = replacement(aggregate, kept)?;
     let mut replacement = Some(replacement);
     let replaced = plan.clone().transform_down(|node| {
@@ -53,10 +56,22 @@ pub async fn release(
     Ok(replaced.data)
 }
 
+/// What fails on a row fails with its values: none is told, whatever has slipped through the lists of what cannot fail.
+fn without_the_row(error: QueryError) -> QueryError {
+    match error {
+        QueryError::Engine(error) if matches!(error.find_root(), DataFusionError::ArrowError(..) | DataFusionError::Execution(_)) => {
+            QueryError::refused("expressions below the aggregation", "one of them fails on a row; cast and calculate after aggregating")
+        }
+        error => error,
+    }
+}
+
 struct Guarded {
     plan: LogicalPlan,
     /// Columns that the statement asked for; the others are who stands behind.
     shown: usize,
+    /// Those of them that count rows, devices or users.
+    counts: Vec<usize>,
 }
 
 impl Guarded {
@@ -85,9 +100,13 @@ impl Guarded {
         }
         let mut shown = Vec::new();
         let mut amounts = Vec::new();
+        let mut counts = Vec::new();
         for (at, expr) in aggregate.aggr_expr.iter().enumerate() {
             let expr = base.resolve(expr)?;
             let amount = check_aggregate(&expr, &class_of)?;
+            if matches!(&expr, Expr::AggregateFunction(call) if call.func.name() == "count") {
+                counts.push(groups.len() + at);
+            }
             amounts.extend(amount);
             shown.push(expr.alias(format!("v{at}")));
         }
@@ -97,7 +116,7 @@ impl Guarded {
         for predicate in &base.predicates {
             builder = builder.filter(predicate.clone())?;
         }
-        Ok(Self { plan: builder.aggregate(groups, shown)?.build()?, shown: shown_columns })
+        Ok(Self { plan: builder.aggregate(groups, shown)?.build()?, shown: shown_columns, counts })
     }
 }
 
@@ -173,8 +192,15 @@ fn is_constant(expr: &Expr) -> bool {
 }
 
 /// Rows whose people are enough, without the columns that say who: each set is
-/// empty or large enough, and the first (the devices) is not empty.
-fn keep_safe(batch: &RecordBatch, shown: usize, k: u32) -> Result<RecordBatch, QueryError> {
+/// empty or large enough, and the first (the devices) is not empty. Neither may
+/// two counts of a row differ by a few: rows less devices are those that came twice.
+fn keep_safe(batch: &RecordBatch, shown: usize, counts: &[usize], k: u32) -> Result<RecordBatch, QueryError> {
+    let counts: Vec<ArrayRef> = counts.iter().map(|at| cast(batch.column(*at), &DataType::Int64)).collect::<Result<_, _>>()?;
+    let counts: Vec<&Int64Array> = counts.iter().filter_map(|counts| counts.as_primitive_opt()).collect();
+    let differ_by_enough = |row: usize| {
+        let differ = |a: &Int64Array, b: &Int64Array| a.value(row).abs_diff(b.value(row));
+        counts.iter().enumerate().all(|(at, a)| counts[..at].iter().all(|b| !(1..u64::from(k)).contains(&differ(a, b))))
+    };
     let is_safe = |row: usize| {
         let parts = batch.columns()[shown..].iter().map(|column| people(column, row, k).into_iter().next().unwrap_or_default());
         let mut devices = 0;
@@ -182,7 +208,7 @@ fn keep_safe(batch: &RecordBatch, shown: usize, k: u32) -> Result<RecordBatch, Q
             devices += if at == 0 { part.len() } else { 0 };
             safe && part.is_safe(k)
         });
-        all && devices > 0
+        all && devices > 0 && differ_by_enough(row)
     };
     let keep: BooleanArray = (0..batch.num_rows()).map(|row| Some(is_safe(row))).collect();
     let columns: Vec<usize> = (0..shown).collect();

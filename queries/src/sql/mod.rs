@@ -5,7 +5,9 @@
 //! and held to the smallest group first, and the rest of the plan sees nothing
 //! but what came of it.
 
+mod casts;
 mod classify;
+mod growth;
 mod guarded;
 mod metric_tables;
 mod shape;
@@ -14,13 +16,14 @@ use std::sync::Arc;
 
 use ameles_schemas::Table;
 use arrow::record_batch::RecordBatch;
+use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 
 use crate::session::session;
-use crate::{Metrics, QueryError};
+use crate::{Metrics, QueryError, SqlLimits};
 
 /// Plans a statement, guards it where `k` says so, and runs it.
 pub async fn run(engine: &Metrics, sql: &str, k: Option<u32>) -> Result<Vec<RecordBatch>, QueryError> {
@@ -36,23 +39,28 @@ pub async fn run(engine: &Metrics, sql: &str, k: Option<u32>) -> Result<Vec<Reco
     if matches!(plan, LogicalPlan::Analyze(_)) {
         return Err(QueryError::refused("only SELECT", "EXPLAIN ANALYZE runs the statement; use EXPLAIN"));
     }
-    let rows_max = engine.limits().rows_max;
+    growth::refuse(&plan)?;
+    let limits = engine.limits();
     let plan = match k {
-        Some(k) => guarded::release(&context, engine.source().schemas(), plan, k, rows_max).await?,
+        Some(k) => guarded::release(&context, engine.source().schemas(), plan, k, limits).await?,
         None => plan,
     };
-    collect(&context, plan, rows_max).await
+    collect(&context, plan, limits).await
 }
 
-/// Runs a plan, up to so many rows; gives at least one batch, for its schema.
-async fn collect(context: &SessionContext, plan: LogicalPlan, rows_max: usize) -> Result<Vec<RecordBatch>, QueryError> {
+/// Runs a plan, up to so many rows and bytes; gives at least one batch, for its schema.
+async fn collect(context: &SessionContext, plan: LogicalPlan, limits: SqlLimits) -> Result<Vec<RecordBatch>, QueryError> {
     let mut stream = context.execute_logical_plan(plan).await?.execute_stream().await?;
-    let (mut batches, mut rows) = (Vec::new(), 0);
+    let (mut batches, mut rows, mut bytes) = (Vec::new(), 0, 0);
     while let Some(batch) = stream.next().await {
         let batch = batch?;
         rows += batch.num_rows();
-        if rows > rows_max {
-            return Err(QueryError::TooManyRows { rows: rows_max });
+        bytes += batch.get_array_memory_size();
+        if rows > limits.rows_max {
+            return Err(QueryError::TooManyRows { rows: limits.rows_max });
+        }
+        if bytes > limits.memory_bytes_max {
+            return Err(DataFusionError::ResourcesExhausted("the answer".to_owned()).into());
         }
         batches.push(batch);
     }

@@ -107,6 +107,15 @@ fn what_is_refused_and_by_which_rule() {
         ("SELECT count(*) FROM activity GROUP BY CAST(country AS INT)", "expressions below the aggregation"),
         ("SELECT count(*) FROM activity WHERE 1 / (CASE WHEN country = 'DE' THEN 0 ELSE 1 END) = 1", "expressions below the aggregation"),
         ("SELECT count(*) FROM activity WHERE random() < 0.5", "functions"),
+        ("SELECT count(*) FROM events WHERE ts < '2018-08-01' AT TIME ZONE '-00:01'", "times by day"),
+        ("SELECT repeat('x', 1500000000)", "texts of bounded length"),
+        ("SELECT max(length(repeat('x', 1500 + value))) FROM generate_series(1, 9000)", "texts of bounded length"),
+        ("SELECT lpad('x', 100000)", "texts of bounded length"),
+        (
+            "SELECT replace(replace(replace(repeat('a', 99), 'a', repeat('b', 99)), 'b', repeat('c', 99)), 'c', 'dd')",
+            "texts of bounded length",
+        ),
+        ("WITH RECURSIVE t(s) AS (SELECT 'x' UNION ALL SELECT s || s FROM t) SELECT max(length(s)) FROM t", "no recursion"),
         ("SELECT country, count(*) FROM activity GROUP BY ROLLUP (country)", "one grouping"),
         ("SELECT avg(c) FROM (SELECT country, count(*) c FROM activity GROUP BY country)", "one aggregation"),
         ("SELECT count(*) FROM (SELECT DISTINCT country FROM activity)", "one aggregation"),
@@ -128,6 +137,94 @@ fn what_is_refused_and_by_which_rule() {
             Err(QueryError::Refused { rule: found, place }) => assert_eq!(found, rule, "{sql}: {place}"),
             other => panic!("{sql}: {:?}", other.map(|batches| cells(&batches))),
         }
+    }
+}
+
+/// What fails on a row tells of it, by its message or by failing at all: casts that the engine adds did.
+#[test]
+fn nothing_below_the_aggregation_fails_on_a_row() {
+    let conditions = [
+        "CASE WHEN country NOT IN ('DE') THEN concat(country, '|', product) ELSE '1' END = 1",
+        "CASE WHEN country = 'DE' THEN 'x' ELSE '1' END = 1",
+        "CASE WHEN country = 'DE' THEN CAST('x' AS INT) ELSE 1 END = 1",
+        "CASE WHEN country = 'DE' THEN date_trunc('day', 'x') ELSE NULL END IS NULL",
+        "country = 5",
+        "country < 5",
+        "country BETWEEN 1 AND 5",
+        "country IN (1, 2)",
+        "country IS DISTINCT FROM 5",
+        "country = DATE '2018-07-01'",
+        "country = TIMESTAMP '2018-07-01 00:00:00'",
+        "month = country",
+        "coalesce(country, 1) = 1",
+        "nullif(country, DATE '2018-07-01') IS NULL",
+        "CASE country WHEN 1 THEN true ELSE false END",
+        "concat(country, 5) = 5",
+        "country || 5 = 5",
+        "date_trunc('day', country) = DATE '2018-07-01'",
+        "date_part('year', country) = 2018",
+    ];
+    for condition in conditions {
+        for sql in [
+            format!("SELECT count(*) FROM activity WHERE {condition}"),
+            format!("SELECT count(*) FROM activity GROUP BY {condition}"),
+            format!("SELECT count(*) FROM (SELECT {condition} AS c FROM activity) WHERE c"),
+        ] {
+            match run(&sql, K) {
+                Err(QueryError::Refused { rule, place }) => {
+                    assert_eq!(rule, "expressions below the aggregation", "{sql}: {place}");
+                    assert!(!place.contains("phone"), "{sql}: {place}");
+                }
+                // Text compared with text.
+                Ok(_) => assert!(["country IN (1, 2)", "coalesce(country, 1) = 1"].contains(&condition), "{sql}"),
+                Err(error) => panic!("{sql}: {error}"),
+            }
+        }
+    }
+}
+
+/// `count(*)` less `count(DISTINCT device)` are the rows of devices that have several.
+#[test]
+fn counts_of_a_row_do_not_differ_by_a_few() {
+    let pairs =
+        ["count(*), count(DISTINCT device)", "count(DISTINCT \"user\"), count(DISTINCT device)", "count(*), count(DISTINCT \"user\")"];
+    let (mut kept, mut dropped) = (0, 0);
+    for pair in pairs {
+        let sql = format!("SELECT {pair}, country, product, type FROM events GROUP BY country, product, type");
+        let all = cells(&run(&sql, Guard::None).unwrap());
+        let shown = cells(&run(&sql, K).unwrap());
+        let alone = cells(&run(&sql.replace(pair, pair.split_once(',').unwrap().0), K).unwrap());
+        for row in &shown {
+            let difference = row[0].parse::<i64>().unwrap().abs_diff(row[1].parse().unwrap());
+            assert!(difference == 0 || difference >= 5, "{pair}: {row:?}");
+        }
+        assert!(shown.iter().all(|row| all.contains(row)));
+        kept += shown.len();
+        dropped += alone.len() - shown.len();
+    }
+    assert!(kept > 0 && dropped > 0, "{kept} {dropped}");
+}
+
+/// What a caller types wrong is a caller's error, and stays out of the log.
+#[test]
+fn a_statement_that_fails_is_its_callers_and_not_quoted_in_a_log() {
+    for sql in [
+        "SELECT regexp_like('x', '(800000002492')",
+        "SELECT 'x' ~ '(800000002492'",
+        "SELECT date_part('u800000002492', now())",
+        "SELECT date_trunc('u800000002492', now())",
+        "SELECT arrow_cast('x', 'Foo800000002492')",
+        "SELECT to_timestamp('x', '%Q800000002492')",
+        "SELECT split_part('800000002492', 'b', 0)",
+        "SELECT decode('800000002492z', 'hex')",
+        "SELECT chr(-1)",
+        "SELECT $1",
+        "SELECT (SELECT value FROM dau)",
+        "SELECT 1 / 0",
+    ] {
+        let error = run(sql, K).unwrap_err();
+        assert!(error.is_callers_fault(), "{sql}: {error:?}");
+        assert!(!error.for_log().contains("800000002492"), "{sql}: {}", error.for_log());
     }
 }
 

@@ -296,12 +296,13 @@ impl Chunk<'_> {
 
     /// The chunk as it is, copied whole.
     pub(crate) fn copied(&self, counts: &mut Counts, bytes: &mut PiecesBuilder) -> Result<ColumnCloseResult, Stop> {
-        let (start, length) = self.metadata.byte_range();
-        bytes.copy(start as usize..(start + length) as usize)?;
+        let start = size(self.metadata.dictionary_page_offset().unwrap_or_else(|| self.metadata.data_page_offset()))?;
+        let length = size(self.metadata.compressed_size())?;
+        bytes.copy(start..start.saturating_add(length))?;
         counts.pages_copied += self.page_count() as u64;
-        counts.bytes_copied += length;
+        counts.bytes_copied += length as u64;
         Ok(ColumnCloseResult {
-            bytes_written: length,
+            bytes_written: length as u64,
             rows_written: self.rows as u64,
             metadata: self.metadata.clone(),
             bloom_filter: None,

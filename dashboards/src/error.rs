@@ -41,6 +41,9 @@ pub enum ApiError {
     /// A body in a form that is not read here.
     #[error("{0}")]
     UnsupportedMedia(String),
+    /// None of the forms that the client accepts is given here.
+    #[error("{0}")]
+    NotAcceptable(String),
     /// More than the server takes at once.
     #[error("{0}")]
     Busy(String),
@@ -60,11 +63,12 @@ pub enum ApiError {
 
 impl ApiError {
     /// Every kind's status, code and meaning, as the OpenAPI document lists them.
-    pub const DOCUMENTED: [(u16, &'static str, &'static str); 12] = [
+    pub const DOCUMENTED: [(u16, &'static str, &'static str); 13] = [
         (400, "bad_request", "The request is not understood."),
         (401, "unauthorized", "No valid token."),
         (403, "forbidden", "The token's role may not do this."),
         (404, "not_found", "Nothing there."),
+        (406, "not_acceptable", "None of the accepted media types is given."),
         (409, "conflict", "The state does not allow it."),
         (413, "too_large", "The body is over the limit."),
         (415, "unsupported_media_type", "A body in a form that is not read here."),
@@ -82,6 +86,7 @@ impl ApiError {
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
+            Self::NotAcceptable(_) => (StatusCode::NOT_ACCEPTABLE, "not_acceptable"),
             Self::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::UnsupportedMedia(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
@@ -193,6 +198,7 @@ mod tests {
             ApiError::NotFound(text()),
             ApiError::BadRequest(text()),
             ApiError::Refused(text()),
+            ApiError::NotAcceptable(text()),
             ApiError::Conflict(text()),
             ApiError::TooLarge { limit: 1 },
             ApiError::UnsupportedMedia(text()),

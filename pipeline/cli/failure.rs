@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use ameles_queries::EngineError;
+
 /// Done.
 pub const DONE: u8 = 0;
 /// Failed.
@@ -47,9 +49,22 @@ impl Failure {
     /// Prints the error with its causes to standard error.
     #[expect(clippy::print_stderr, reason = "the place where errors reach the user")]
     pub fn report(&self) -> ExitCode {
-        eprintln!("error: {:#}", self.error);
+        eprintln!("error: {}", told(&self.error));
         ExitCode::from(self.code)
     }
+}
+
+/// An error and its causes, without those that it has told already.
+fn told(error: &anyhow::Error) -> String {
+    let mut causes = error.chain();
+    let mut text = causes.next().map(ToString::to_string).unwrap_or_default();
+    for cause in causes.filter(|cause| !cause.is::<EngineError>()) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
@@ -103,5 +118,16 @@ impl Usage for ameles_reports::ReportError {
             Self::Query(error) => error.is_usage(),
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow::anyhow!("no such file").context("cannot read x: no such file").context("cannot open the home");
+        assert_eq!(told(&error), "cannot open the home: cannot read x: no such file");
     }
 }

@@ -84,9 +84,13 @@ pub enum QueryError {
 /// What the engine says; of memory, what to do.
 fn engine_text(error: &datafusion::error::DataFusionError) -> String {
     if matches!(error.find_root(), datafusion::error::DataFusionError::ResourcesExhausted(_)) {
-        "the answer takes more memory than a query may have: ask for fewer months, or for fewer dimensions at once".to_owned()
-    } else {
-        error.strip_backtrace()
+        return "the answer takes more memory than a query may have: ask for fewer months, or for fewer dimensions at once".to_owned();
+    }
+    let text = error.strip_backtrace();
+    // A call that fits no function is told as a bug, with all that was tried; the end says what would fit.
+    match text.find("No function matches") {
+        Some(at) => text[at..].to_owned(),
+        None => text,
     }
 }
 

@@ -23,6 +23,9 @@ mod template;
 #[cfg(test)]
 mod tests;
 
+/// What the engine that runs statements fails with; [`QueryError::Engine`] tells it in words for its caller.
+pub use datafusion::error::DataFusionError as EngineError;
+
 pub use catalog::{MetricInfo, list_metrics};
 pub use count::{COHORT_ROWS_MIN, keep_cohorts};
 pub use engine::{Completeness, Metrics, SqlLimits};

@@ -89,20 +89,27 @@ pub(crate) fn partner_filter(state: &ServerState, principal: &Principal) -> Resu
 /// The format that a client prefers, JSON where it does not care.
 pub(crate) fn accepted_format(headers: &HeaderMap) -> Result<Format, ApiError> {
     let Some(accept) = headers.get(header::ACCEPT) else { return Ok(Format::Json) };
-    let accept = accept.to_str().unwrap_or("*/*");
-    for part in accept.split(',') {
-        match part.split(';').next().unwrap_or("").trim().to_ascii_lowercase().as_str() {
-            "" | "*/*" | "application/*" | "application/json" => return Ok(Format::Json),
-            "text/csv" => return Ok(Format::Csv),
-            "text/plain" | "text/*" => return Ok(Format::Table),
-            "application/vnd.apache.arrow.stream" => return Ok(Format::Arrow),
-            "application/vnd.apache.parquet" => return Ok(Format::Parquet),
-            _ => {}
-        }
+    let mut accepted: Vec<(f32, Format)> = Vec::new();
+    for part in accept.to_str().unwrap_or("*/*").split(',') {
+        let mut parameters = part.split(';');
+        let format = match parameters.next().unwrap_or("").trim().to_ascii_lowercase().as_str() {
+            "" | "*/*" | "application/*" | "application/json" => Format::Json,
+            "text/csv" => Format::Csv,
+            "text/plain" | "text/*" => Format::Table,
+            "application/vnd.apache.arrow.stream" => Format::Arrow,
+            "application/vnd.apache.parquet" => Format::Parquet,
+            _ => continue,
+        };
+        let quality = parameters.find_map(|parameter| parameter.trim().strip_prefix("q=")).map_or(1.0, |q| q.parse().unwrap_or(1.0));
+        accepted.push((quality, format));
     }
-    Err(ApiError::UnsupportedMedia(
-        "none of the accepted types is given; ask for application/json, text/csv, text/plain, application/vnd.apache.arrow.stream or application/vnd.apache.parquet".to_owned(),
-    ))
+    // Of equals the first.
+    let best = accepted.into_iter().filter(|(quality, _)| *quality > 0.0).reduce(|best, next| if next.0 > best.0 { next } else { best });
+    best.map(|(_, format)| format).ok_or_else(|| {
+        ApiError::NotAcceptable(
+            "none of the accepted types is given; ask for application/json, text/csv, text/plain, application/vnd.apache.arrow.stream or application/vnd.apache.parquet".to_owned(),
+        )
+    })
 }
 
 /// Rows in a format, with its media type.
@@ -214,7 +221,10 @@ mod tests {
         assert_eq!(with("text/csv").unwrap(), Format::Csv);
         assert_eq!(with("application/vnd.apache.arrow.stream;q=1, */*").unwrap(), Format::Arrow);
         assert_eq!(with("text/html, */*;q=0.8").unwrap(), Format::Json);
-        assert!(with("image/png").is_err());
+        assert_eq!(with("text/csv;q=0.5, application/json;q=0.9").unwrap(), Format::Json);
+        assert_eq!(with("application/json; q=0, text/csv;q=0.1").unwrap(), Format::Csv);
+        assert!(matches!(with("image/png"), Err(ApiError::NotAcceptable(_))));
+        assert!(matches!(with("text/csv;q=0"), Err(ApiError::NotAcceptable(_))));
         assert_eq!(accepted_format(&HeaderMap::new()).unwrap(), Format::Json);
     }
 }

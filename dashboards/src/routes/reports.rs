@@ -8,12 +8,13 @@ use ameles_reports::{Manifest, ReportSpec, StoredReport, folder_name, is_plain_n
 use ameles_schemas::Table;
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::{known_parameters, single};
 use crate::auth::{Analyst, Caller, Reports};
 use crate::{ApiError, ServerState, body};
 
@@ -78,11 +79,12 @@ pub(crate) async fn run(
     State(state): State<Arc<ServerState>>,
     caller: Caller<Analyst>,
     Path(name): Path<String>,
+    Query(pairs): Query<Vec<(String, String)>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let bytes = body::read(&headers, body, 4_096).await?;
-    let order = order(&headers, &bytes)?;
+    let order = order(&pairs, &headers, &bytes)?;
     let Ok(_one) = state.report_run.try_acquire() else {
         return Err(ApiError::Busy("another report is being made; try again when it is done".to_owned()));
     };
@@ -129,23 +131,28 @@ pub(crate) async fn run(
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(Finished { id, manifest })).into_response())
 }
 
-/// JSON, or the dashboard's form; nothing means the latest month.
-fn order(headers: &HeaderMap, bytes: &[u8]) -> Result<Order, ApiError> {
+/// In the query, as JSON, or by the dashboard's form; nothing means the latest month.
+fn order(pairs: &[(String, String)], headers: &HeaderMap, bytes: &[u8]) -> Result<Order, ApiError> {
     let bad = |_| ApiError::BadRequest("write the body as {\"month\": \"2018-09\"}".to_owned());
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Order::default());
-    }
+    let month_of = |text: &str| text.parse::<Month>().map_err(|error| ApiError::BadRequest(error.to_string()));
+    known_parameters(pairs, &["month"])?;
+    let asked = single(pairs, "month")?.map(month_of).transpose()?;
     let is_form = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|text| text.starts_with("application/x-www-form-urlencoded"));
-    if is_form {
+    let order = if bytes.iter().all(u8::is_ascii_whitespace) {
+        Order::default()
+    } else if is_form {
         let text = std::str::from_utf8(bytes).unwrap_or("");
-        let month = text.split('&').find_map(|pair| pair.strip_prefix("month="));
-        let month = month.map(str::parse::<Month>).transpose().map_err(|error| ApiError::BadRequest(error.to_string()))?;
-        return Ok(Order { month });
+        Order { month: text.split('&').find_map(|pair| pair.strip_prefix("month=")).map(month_of).transpose()? }
+    } else {
+        serde_json::from_slice(bytes).map_err(bad)?
+    };
+    match (asked, order.month) {
+        (Some(_), Some(_)) => Err(ApiError::BadRequest("the month is given twice, in the query and in the body".to_owned())),
+        (asked, month) => Ok(Order { month: asked.or(month) }),
     }
-    serde_json::from_slice(bytes).map_err(bad)
 }
 
 pub(crate) fn list_detail() -> Value {
@@ -159,7 +166,10 @@ pub(crate) fn file_detail() -> Value {
 
 pub(crate) fn run_detail() -> Value {
     json!({
-        "parameters": [{ "name": "name", "in": "path", "required": true, "schema": { "enum": ["monthly-activity"] } }],
+        "parameters": [
+            { "name": "name", "in": "path", "required": true, "schema": { "enum": ["monthly-activity"] } },
+            { "name": "month", "in": "query", "schema": { "type": "string", "example": "2018-09" }, "description": "instead of a body" },
+        ],
         "requestBody": { "content": { "application/json": { "schema": { "type": "object", "properties": { "month": { "type": "string", "example": "2018-09" } } } } } },
         "responses": { "201": { "description": "The report is made.", "content": { "application/json": { "schema": { "type": "object" } } } } },
     })
@@ -171,13 +181,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_comes_as_json_as_a_form_or_not_at_all() {
+    fn an_order_comes_in_the_query_as_json_as_a_form_or_not_at_all() {
         let mut headers = HeaderMap::new();
-        assert_eq!(order(&headers, b"").unwrap().month, None);
-        assert_eq!(order(&headers, br#"{"month":"2018-09"}"#).unwrap().month.unwrap().to_string(), "2018-09");
-        assert!(order(&headers, br#"{"month":"2018-9"}"#).is_err());
-        assert!(order(&headers, br#"{"moth":"2018-09"}"#).is_err());
+        let in_query = [("month".to_owned(), "2018-08".to_owned())];
+        assert_eq!(order(&[], &headers, b"").unwrap().month, None);
+        assert_eq!(order(&in_query, &headers, b"").unwrap().month.unwrap().to_string(), "2018-08");
+        assert_eq!(order(&[], &headers, br#"{"month":"2018-09"}"#).unwrap().month.unwrap().to_string(), "2018-09");
+        assert!(order(&in_query, &headers, br#"{"month":"2018-09"}"#).is_err());
+        assert!(order(&[("moth".to_owned(), "2018-08".to_owned())], &headers, b"").is_err());
+        assert!(order(&[], &headers, br#"{"month":"2018-9"}"#).is_err());
+        assert!(order(&[], &headers, br#"{"moth":"2018-09"}"#).is_err());
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-        assert_eq!(order(&headers, b"month=2018-09").unwrap().month.unwrap().to_string(), "2018-09");
+        assert_eq!(order(&[], &headers, b"month=2018-09").unwrap().month.unwrap().to_string(), "2018-09");
     }
 }

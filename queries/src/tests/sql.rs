@@ -275,3 +275,10 @@ fn the_operator_runs_any_select_within_limits() {
             .unwrap_err();
     assert!(matches!(error, QueryError::TimedOut { .. }), "{error}");
 }
+
+/// A call with arguments of other types was told as a bug of the engine, to be reported to its makers.
+#[test]
+fn a_call_that_fits_no_function_is_told_as_that() {
+    let told = run("SELECT sum(country) FROM activity", K).unwrap_err().to_string();
+    assert!(told.starts_with("No function matches") && !told.contains("bug"), "{told}");
+}

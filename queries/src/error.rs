@@ -81,16 +81,20 @@ pub enum QueryError {
     Io(#[from] std::io::Error),
 }
 
-/// What the engine says; of memory, what to do.
+/// What the engine says, in words for who wrote the statement; of memory, what to do.
 fn engine_text(error: &datafusion::error::DataFusionError) -> String {
-    if matches!(error.find_root(), datafusion::error::DataFusionError::ResourcesExhausted(_)) {
-        return "the answer takes more memory than a query may have: ask for fewer months, or for fewer dimensions at once".to_owned();
-    }
-    let text = error.strip_backtrace();
-    // A call that fits no function is told as a bug, with all that was tried; the end says what would fit.
-    match text.find("No function matches") {
-        Some(at) => text[at..].to_owned(),
-        None => text,
+    use datafusion::error::DataFusionError as E;
+    match error.find_root() {
+        E::ResourcesExhausted(_) => {
+            "the answer takes more memory than a query may have: ask for fewer months, or for fewer dimensions at once".to_owned()
+        }
+        E::SQL(error, _) => error.to_string(),
+        _ => {
+            let text = error.strip_backtrace();
+            // A call that fits no function is told as a bug, with all that was tried; the end says what would fit.
+            let text = text.find("No function matches").map_or(text.as_str(), |at| &text[at..]);
+            text.strip_prefix("Error during planning: ").unwrap_or(text).replace("datafusion.public.", "")
+        }
     }
 }
 

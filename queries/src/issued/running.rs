@@ -111,9 +111,11 @@ fn change_over(
     let held = days.iter().rposition(|day| verdict(*day).is_none_or(|verdict| verdict == Verdict::Held));
     let first = held.map_or(0, |at| at + 1);
     let total = |dates: &BTreeMap<Day, Date>, day: Day| dates.get(&day).and_then(|date| date.cells.get(label)).and_then(value);
-    let fits = |at: &usize| match (at.checked_sub(1).and_then(|before| total(old, days[before])), total(new, days[*at])) {
+    // Days before the first step have no row: the new rows may begin later than the old ones, or never, where the label has gone.
+    let fits = |at: &usize| match ((0..*at).rev().find_map(|before| total(old, days[before])), total(new, days[*at])) {
         (Some(before), Some(after)) => is_safe(after - before, k),
-        _ => true,
+        (Some(_), None) => new.range(days[*at]..).all(|(day, _)| total(new, *day).is_none()),
+        (None, _) => true,
     };
     (first..days.len()).find(fits).unwrap_or(days.len())
 }

@@ -108,6 +108,23 @@ fn a_running_total_changes_over_once_and_goes_on_from_where_it_stands() {
     assert_eq!(running::settle(Proof::Count, &old, &days(&[50, 50, 50]), 10, true), old);
 }
 
+/// Twelve were told of the first day and stay; the new rows' thirteen of the third day were told beside them.
+#[test]
+fn a_running_total_that_begins_later_takes_no_step_of_one() {
+    let days = |values: &[Option<i64>]| -> BTreeMap<ameles_core::Day, Date> {
+        let label = |value: &Option<i64>| value.map(|value| ("DE", value));
+        let all = values.iter().enumerate();
+        all.map(|(at, value)| (ameles_core::Day::from_epoch_days(at as i32), date(&Vec::from_iter(label(value)), 0))).collect()
+    };
+    let old = days(&[Some(12), Some(12), Some(30), Some(30)]);
+    let settled = running::settle(Proof::Count, &old, &days(&[Some(9), None, Some(13), Some(13), Some(40)]), 10, false);
+    let told: Vec<Option<i64>> = settled.values().map(|date| date.cells.values().next().map(|cell| cell.shown[&0][0])).collect();
+    assert_eq!(told, [Some(12), Some(12), Some(30), Some(13), Some(40)]);
+    // All of it has gone.
+    let settled = running::settle(Proof::Count, &old, &days(&[None, None, None, None]), 10, false);
+    assert!(settled.values().all(|date| date.cells.is_empty()));
+}
+
 struct World {
     _folder: tempfile::TempDir,
     warehouse: Warehouse,

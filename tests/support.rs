@@ -214,9 +214,14 @@ pub fn python() -> Option<PathBuf> {
     found.then(|| PathBuf::from("python3"))
 }
 
+/// The project's folder: of the clone that is tested, not of the one that was compiled, should they share a build.
+pub fn project() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").unwrap().into()
+}
+
 /// Runs a script of `tests/python`, which must succeed.
 pub fn script(python: &Path, name: &str, arguments: &[&str]) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name);
+    let path = project().join("tests/python").join(name);
     let output = Command::new(python).arg(path).args(arguments).env("PYTHONDONTWRITEBYTECODE", "1").output().unwrap();
     assert!(
         output.status.success(),

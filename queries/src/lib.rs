@@ -33,5 +33,6 @@ pub use error::QueryError;
 pub use format::{Format, format_batches};
 pub use issued::{HELD_BACK, Issues};
 pub use kept::{KeptAnswers, SnapshotId};
+pub use metrics::OTHER;
 pub use request::{Filter, Guard, MetricRequest, Unit};
 pub use source::{MemSource, TableSource};

@@ -64,8 +64,8 @@ impl Committer {
     }
 
     /// Counts that go with the next batch.
-    pub(crate) fn carry(&mut self, at: Timestamp, source: &Arc<str>, reason: Reason, events: u64) {
-        self.carried.add(at, source, reason, None, events);
+    pub(crate) fn carry(&mut self, at: Timestamp, source: &Arc<str>, reason: Reason, partner: Option<&str>, events: u64) {
+        self.carried.add(at, source, reason, partner, events);
     }
 
     /// Sorts, drops repeats, and commits; returns once durable.

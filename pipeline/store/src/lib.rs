@@ -63,7 +63,7 @@ pub use names::takes_the_place_of;
 pub use pieces::SortedEvents;
 pub use purge::PurgeReport;
 pub use rebuild::{MonthRebuild, TableRebuild};
-pub use rewrite::{FileEvidence, MonthRewrite, Rewrite, RowProgress, TableChange};
+pub use rewrite::{FileEvidence, MonthRewrite, Repeats, Rewrite, RowProgress, TableChange};
 pub use snapshot::{DataFile, Snapshot};
 pub use splice::Counts as SpliceCounts;
 pub use splice::find::{DeviceRow, DeviceRows, devices_in, rows_of_devices};

@@ -65,13 +65,25 @@ pub struct TableChange {
     pub added: Vec<FileEvidence>,
 }
 
+/// Rows dropped as repeats.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Repeats {
+    /// The lease that had written them; none for rows settled before.
+    pub lease: Option<String>,
+    /// Their partner, where they have one.
+    pub partner: Option<String>,
+    /// How many.
+    pub rows: u64,
+}
+
 /// What a rewrite did.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct MonthRewrite {
     /// Rows dropped as repeats.
     pub duplicates: u64,
-    /// The same by the lease that had written the dropped row; none for rows settled before.
-    pub duplicates_by: Vec<(Option<String>, u64)>,
+    /// The same by who had written them and for whom; known right after the rewriting only.
+    #[serde(skip)]
+    pub duplicates_by: Vec<Repeats>,
     /// Rows dropped because they fall under `suppressed`.
     pub erased_rows: u64,
     /// Rows of `events` in the month afterwards.
@@ -136,7 +148,8 @@ impl Maintainer {
             committed(warehouse, table)?;
         }
         let duplicates = settled.duplicates();
-        let mut duplicates_by: Vec<(Option<String>, u64)> = settled.duplicates_by.into_iter().collect();
+        let mut duplicates_by: Vec<Repeats> =
+            settled.duplicates_by.into_iter().map(|((lease, partner), rows)| Repeats { lease, partner, rows }).collect();
         duplicates_by.sort();
         Ok(MonthRewrite { duplicates, duplicates_by, erased_rows: settled.erased, rows_after: settled.rows_after, tables, spliced: None })
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ameles_core::{Month, SuppressionSet};
 use ameles_schemas::Table;
+use ameles_schemas::column::PARTNER;
 use arrow::array::{Array, AsArray, RecordBatch, new_null_array};
 use arrow::datatypes::TimestampMicrosecondType;
 use hashbrown::HashMap;
@@ -21,6 +22,8 @@ use crate::{DataFile, StoreError, Warehouse};
 
 /// Rows gathered before they are written.
 const BATCH_ROWS: usize = 64 << 10;
+/// Partners whose repeats are counted one by one; the rest counts without a partner.
+const PARTNERS_MAX: usize = 10_000;
 
 /// What is to be done.
 pub(crate) struct Job {
@@ -41,12 +44,21 @@ pub(crate) struct Settled {
     pub(crate) files: HashMap<Table, Vec<Written>>,
     pub(crate) rows_after: u64,
     pub(crate) erased: u64,
-    pub(crate) duplicates_by: HashMap<Option<String>, u64>,
+    /// Repeats by the run's lease and their partner.
+    pub(crate) duplicates_by: HashMap<(Option<String>, Option<String>), u64>,
 }
 
 impl Settled {
     pub(crate) fn duplicates(&self) -> u64 {
         self.duplicates_by.values().sum()
+    }
+
+    fn repeat(&mut self, lease: &Option<String>, partner: Option<&str>) {
+        let mut key = (lease.clone(), partner.map(str::to_owned));
+        if self.duplicates_by.len() >= PARTNERS_MAX && !self.duplicates_by.contains_key(&key) {
+            key.1 = None;
+        }
+        *self.duplicates_by.entry(key).or_default() += 1;
     }
 }
 
@@ -87,6 +99,7 @@ impl Job {
         let closed: Vec<bool> = runs.iter().map(|run| was_closed(&run[0].origin)).collect();
         let leases: Vec<Option<String>> =
             runs.iter().map(|run| crate::append::batch_of(&run[0].origin).map(|(lease, _)| lease.to_owned())).collect();
+        let partner = tables.dimension_index(PARTNER).and_then(|_| schema.index_of(PARTNER).ok());
         let folder = self.warehouse.table_folder(Table::Events);
         let sources =
             runs.into_iter().map(|run| Box::new(RunReader::new(folder.clone(), run, Arc::clone(&schema))) as Box<dyn Rows>).collect();
@@ -104,7 +117,12 @@ impl Job {
                 device.push(Entry { next, key, hash: extra.hashes[row] });
             }
             if merger.peek().is_none_or(|following| following.0 != next.key.0) {
-                drop_repeats(&mut device, &closed, |run| *out.settled.duplicates_by.entry(leases[run as usize].clone()).or_default() += 1);
+                drop_repeats(&mut device, &closed, |repeat| {
+                    let partners = partner.and_then(|column| merger.array(repeat.place.slot, column).as_string_opt::<i32>());
+                    let row = repeat.place.row as usize;
+                    let partner = partners.filter(|partners| partners.is_valid(row)).map(|partners| partners.value(row));
+                    out.settled.repeat(&leases[repeat.run as usize], partner);
+                });
                 // The order in which a closed month keeps what the keys told.
                 if !device.is_sorted_by_key(|entry| (entry.next.key.1, entry.key)) {
                     device.sort_by_key(|entry| (entry.next.key.1, entry.key));
@@ -157,13 +175,13 @@ const fn was_closed(origin: &Origin) -> bool {
     matches!(origin, Origin::Settled { keys: Keys::Dropped | Keys::Mixed, .. })
 }
 
-/// Drops a device's repeats; `dropped` is told the run of each.
+/// Drops a device's repeats; `dropped` is told of each.
 ///
 /// Of rows with one event key the earliest run's earliest row stays. In a
 /// reopened month a row that was settled takes away one newer row that equals it
 /// in every column but the key, so that of each row there are in the end as many
 /// as in the side that has more.
-fn drop_repeats(device: &mut Vec<Entry>, closed: &[bool], mut dropped: impl FnMut(u32)) {
+fn drop_repeats(device: &mut Vec<Entry>, closed: &[bool], mut dropped: impl FnMut(Next)) {
     let mut keyed: Vec<(u128, u32, u64, usize)> =
         device.iter().enumerate().filter_map(|(at, entry)| entry.key.map(|key| (key, entry.next.run, entry.next.position, at))).collect();
     keyed.sort_unstable();
@@ -201,7 +219,7 @@ fn drop_repeats(device: &mut Vec<Entry>, closed: &[bool], mut dropped: impl FnMu
         device.retain(|entry| {
             at += 1;
             if gone[at - 1] {
-                dropped(entry.next.run);
+                dropped(entry.next);
             }
             !gone[at - 1]
         });
@@ -303,7 +321,7 @@ impl<'a> Output<'a> {
             }
         }
         let before: u64 = self.job.inputs.iter().map(|file| file.rows).sum();
-        let dropped = self.settled.erased + self.settled.duplicates_by.values().sum::<u64>();
+        let dropped = self.settled.erased + self.settled.duplicates();
         if found != self.expected || rows != self.settled.rows_after || rows + dropped != before {
             return Err(StoreError::Integrity { table: Table::Events.as_str(), month: self.job.month.to_string() });
         }

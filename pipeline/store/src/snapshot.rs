@@ -42,6 +42,10 @@ impl DataFile {
     pub fn is_rewritten(&self) -> bool {
         !matches!(self.origin, Origin::Run { .. })
     }
+    /// Whether its events may have keys still: once a month has closed and is settled they have none.
+    pub fn has_event_keys(&self) -> bool {
+        !matches!(self.origin, Origin::Settled { keys: Keys::Dropped, .. })
+    }
     /// The one sorted run that the file is a part of, where it was written as such.
     fn generation(&self) -> Option<&str> {
         match &self.origin {

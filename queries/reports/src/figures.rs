@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ameles_core::{Day, Grain, Month};
-use ameles_queries::{Filter, Guard, MetricRequest, Metrics};
+use ameles_queries::{Filter, Guard, MetricRequest, Metrics, OTHER};
 use ameles_schemas::TableSchemas;
 
 use crate::ReportError;
@@ -255,9 +255,6 @@ pub(crate) fn ranked(mut groups: Vec<(String, i64)>) -> Vec<(String, i64)> {
     });
     groups
 }
-
-/// The row of the groups that are too small to stand alone.
-pub const OTHER: &str = "(other)";
 
 /// How a group without a value is shown.
 pub fn label(value: Option<&str>) -> String {

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ReportError;
-use crate::figures::{Figures, OTHER};
+use ameles_queries::OTHER;
+
+use crate::figures::Figures;
 use crate::frames::{Tables, Totals};
 use crate::rows::Row;
 
@@ -53,12 +55,11 @@ pub(crate) fn groups(
     let mut settled = BTreeMap::new();
     for row in shown {
         let Some(name) = row.labels.first() else { continue };
-        let number = match counts.get(name) {
-            Some(totals) => Some(count(totals)),
-            None if name.as_deref() == Some(OTHER) => {
-                Some(counts.iter().filter(|(name, _)| !names.contains(name)).map(|(_, totals)| count(totals)).sum())
-            }
-            None => None,
+        let number = if name.as_deref() == Some(OTHER) {
+            // With what is really called so.
+            Some(counts.iter().filter(|(group, _)| *group == name || !names.contains(group)).map(|(_, totals)| count(totals)).sum())
+        } else {
+            counts.get(name).map(&count)
         };
         // A group's name may be rare: the place says the table only.
         settled.insert(name.clone(), agreed(table, || "a group".to_owned(), row.value, number)?);

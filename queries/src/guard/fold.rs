@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::cells::{Cell, GroupId, Groups, Row};
+use crate::metrics::OTHER;
 
 /// A row of a guarded answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,9 +59,52 @@ fn folded_groups(row: &Row, groups: &Groups, k: u32, enough: impl Fn(&Cell) -> b
         other.add(cell, k);
         folded.push(*group);
     }
+    // What is really called so would be a second row of that name.
+    folded.extend(row.keys().filter(|group| is_called_other(groups.name(**group))));
     folded
+}
+
+fn is_called_other(name: &[Option<String>]) -> bool {
+    !name.is_empty() && name.iter().all(|value| value.as_deref() == Some(OTHER))
 }
 
 fn smallest(cell: &Cell) -> usize {
     cell.parts.first().map_or(0, crate::cells::People::len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cells::People;
+
+    fn row(groups: &mut Groups, sizes: &[(&str, u64)]) -> Row {
+        let mut first = 0;
+        let cells = sizes.iter().map(|(name, size)| {
+            let people = People::of(first..first + size, 10);
+            first += size;
+            let cell = Cell { values: [*size as i64, 0], parts: vec![people], behind: Vec::new() };
+            (groups.id(vec![Some((*name).to_owned())]), cell)
+        });
+        cells.collect()
+    }
+
+    fn folded(sizes: &[(&str, u64)]) -> Vec<(String, i64)> {
+        let mut groups = Groups::default();
+        let row = row(&mut groups, sizes);
+        let name = |label: Label| match label {
+            Label::Other => OTHER.to_owned(),
+            Label::Group(group) => groups.name(group)[0].clone().unwrap_or_default(),
+        };
+        fold(&row, &groups, 10).into_iter().map(|(label, cell)| (name(label), cell.values[0])).collect()
+    }
+
+    #[test]
+    fn a_group_that_is_really_called_other_is_no_second_row_of_that_name() {
+        let of = |rows: &[(&str, i64)]| rows.iter().map(|(name, size)| ((*name).to_owned(), *size)).collect::<Vec<_>>();
+        assert_eq!(folded(&[("(other)", 12), ("x", 4), ("y", 8), ("z", 30)]), of(&[("z", 30), (OTHER, 24)]));
+        assert_eq!(folded(&[("(other)", 12), ("z", 30)]), of(&[("z", 30), (OTHER, 12)]));
+        // It lends no safety to those that are too small together: one more goes with them.
+        assert_eq!(folded(&[("(other)", 50), ("x", 4), ("z", 30)]), of(&[(OTHER, 84)]));
+        assert_eq!(folded(&[("(other)", 3)]), of(&[]));
+    }
 }

@@ -22,7 +22,7 @@ use crate::session::run;
 use crate::template::{Pieces, QueryFile};
 use crate::{Completeness, MetricRequest, QueryError};
 
-pub use output::{Answer, Number, OutRow, Shape};
+pub use output::{Answer, Number, OTHER, OutRow, Shape};
 pub use reading::Reading;
 
 /// First and last day that have data.

@@ -30,16 +30,19 @@ pub(crate) async fn catch_up(env: &IngestEnv, memory: &mut DuplicateMemory, own_
         return Ok(());
     }
     let now = env.clock.now();
-    let from = DuplicateMemory::kept_from(now).start();
     let suppressions = env.ledger.suppressions().await.map_err(IngestError::ledger)?;
     let view = ReadView::open(&env.warehouse, suppressions).await.map_err(IngestError::store)?;
     let files = view.snapshot().files(Table::Events);
+    // By event time, as the memory itself moves on: who sends three-day-old events is told of repeats after a restart too.
+    let newest = files.iter().filter_map(|file| Some(file.ts?.1)).max().map_or(now, |newest| newest.min(now));
+    let from = DuplicateMemory::kept_from(newest).start();
     // Times of commits rise strictly. A rewrite since then comes again as a whole: it may hold what others wrote.
     let since = memory.read_until;
     let is_new = |file: &&DataFile| since.is_none_or(|since| file.modified > since);
     let may_be_recent = |file: &&DataFile| file.ts.is_none_or(|(_, last)| last >= from);
     let is_anothers = |file: &&DataFile| own_lease.is_none() || file.lease() != own_lease;
-    let wanted: Vec<DataFile> = files.iter().filter(is_new).filter(may_be_recent).filter(is_anothers).cloned().collect();
+    let has_keys = |file: &&DataFile| file.has_event_keys();
+    let wanted: Vec<DataFile> = files.iter().filter(is_new).filter(has_keys).filter(may_be_recent).filter(is_anothers).cloned().collect();
     for of_month in wanted.chunk_by(|a, b| a.month == b.month) {
         let columns = [column::DEVICE, column::TS, column::EVENT_KEY];
         let mut stream = view.events_stream(of_month[0].month, of_month.to_vec(), &columns).map_err(IngestError::store)?;

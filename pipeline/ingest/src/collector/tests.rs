@@ -66,6 +66,25 @@ async fn repeats_are_told_at_once_and_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restart_forgets_no_event_of_the_last_days_of_event_time() {
+    let home = Home::new().await;
+    let collector = start(&home).await;
+    let four_days_old = "2018-07-16T10:00:00Z";
+    let body = wake("e1", four_days_old, json!({})) + &wake("e2", "2018-07-14T00:00:00Z", json!({}));
+    assert_eq!(accepted(&collector, body.clone()).await, 2);
+    assert_eq!(accepted(&collector, body.clone()).await, 0);
+    collector.stop().await;
+    let collector = start(&home).await;
+    assert_eq!(accepted(&collector, body.clone()).await, 0, "nothing newer has come since");
+    // Newer events move the window on, before a restart and after.
+    assert_eq!(accepted(&collector, todays(0, 1)).await, 1);
+    assert_eq!(accepted(&collector, wake("e1", four_days_old, json!({}))).await, 1);
+    collector.stop().await;
+    let collector = start(&home).await;
+    assert_eq!(accepted(&collector, wake("e1", four_days_old, json!({}))).await, 1, "its month will tell");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_limited_to_a_partner_speaks_for_no_other() {
     let home = Home::new().await;
     let collector = start(&home).await;

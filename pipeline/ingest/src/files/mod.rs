@@ -13,6 +13,7 @@ mod stream;
 mod tests;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ameles_core::{Month, Reason, Tally};
 
@@ -106,12 +107,15 @@ pub async fn ingest_files(
     report.months.extend(settled.months);
     report.months.sort_unstable();
     report.months.dedup();
-    report.tally.reclassify(Reason::Duplicate, settled.duplicates);
-    if settled.duplicates > 0 {
+    report.tally.reclassify(Reason::Duplicate, settled.duplicates.values().sum());
+    if !settled.duplicates.is_empty() {
         let mut sources: Vec<&str> = report.files.iter().map(|file| file.source.as_str()).collect();
         sources.dedup();
-        let source = if let [one] = sources[..] { one } else { MANY_FILES };
-        committer.carry(env.clock.now(), &source.into(), Reason::Duplicate, settled.duplicates);
+        let source: Arc<str> = if let [one] = sources[..] { one } else { MANY_FILES }.into();
+        let now = env.clock.now();
+        for (partner, events) in &settled.duplicates {
+            committer.carry(now, &source, Reason::Duplicate, partner.as_deref(), *events);
+        }
     }
     committer.finish().await?;
     Ok(report)

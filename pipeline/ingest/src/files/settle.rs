@@ -1,6 +1,6 @@
 //! After a backfill: the months that it touched become one sorted run each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ const LOOKS_UNTOLD: u32 = 4;
 #[derive(Default)]
 pub(super) struct Settled {
     pub(super) months: Vec<Month>,
-    /// Rows of this lease that turned out to be repeats.
-    pub(super) duplicates: u64,
+    /// Rows of this lease that turned out to be repeats, by partner.
+    pub(super) duplicates: BTreeMap<Option<String>, u64>,
 }
 
 /// Settles `touched` and what an interrupted ingest has left unsettled.
@@ -63,8 +63,9 @@ pub(super) async fn settle(
         };
         let (month, rewritten) = done.map_err(|error| IngestError::Worker(error.to_string()))?;
         let rewritten = rewritten.map_err(IngestError::store)?;
-        let ours = |by: &&(Option<String>, u64)| by.0.as_deref() == Some(lease_id);
-        settled.duplicates += rewritten.duplicates_by.iter().filter(ours).map(|by| by.1).sum::<u64>();
+        for repeats in rewritten.duplicates_by.into_iter().filter(|repeats| repeats.lease.as_deref() == Some(lease_id)) {
+            *settled.duplicates.entry(repeats.partner).or_default() += repeats.rows;
+        }
         settled.months.push(month);
         progress.message(&format!("settled {month}"));
     }

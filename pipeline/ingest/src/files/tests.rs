@@ -195,6 +195,8 @@ async fn repeats_across_files_and_batches_are_counted_once() {
     assert_eq!(report.tally.rejected(Reason::Duplicate), 1_000);
     assert_eq!(home.events().await.len(), 17_000);
     home.assert_quarantine(&report.tally).await;
+    // Those that were found among what is stored have their partner too.
+    assert!(home.quarantine().await.iter().all(|row| row.partner.as_deref() == Some("p1")));
     let snapshot = home.warehouse.snapshot().await.unwrap();
     for month in snapshot.months(Table::Events) {
         assert!(snapshot.is_settled(month));

@@ -273,7 +273,7 @@ fn columns_with_nulls_hold_no_deltas() {
 fn duckdb_pyarrow_and_polars_read_the_same_rows() {
     let Some(python) = std::env::var_os("AMELES_TEST_PYTHON") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/python/compare_parquet.py");
+    let script = std::path::PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("../../tests/python/compare_parquet.py");
     let lengths = [(16, 0), (16, 3), (0, 5), (70, 10), (16, 10)];
     let shapes = lengths.into_iter().enumerate().map(|(seed, (length, nulls))| Shape {
         seed: seed as u64,

@@ -7,7 +7,7 @@ use ameles_schemas::{Measure, Table};
 use arrow::datatypes::DataType;
 
 use super::support::*;
-use crate::{Append, Rewrite, StoreError, Warehouse};
+use crate::{Append, Repeats, Rewrite, StoreError, Warehouse};
 
 #[tokio::test]
 async fn batches_merge_to_what_one_batch_would_give() {
@@ -81,7 +81,7 @@ async fn settling_removes_repeats_and_tells_whose_they_were() {
     let maintainer = world.maintainer().await;
     let done = settle(&maintainer, july).await;
     assert_eq!((done.duplicates, done.rows_after, done.erased_rows), (61, 300, 0));
-    assert_eq!(done.duplicates_by, [(Some(two.id().to_owned()), 61)]);
+    assert_eq!(done.duplicates_by, [Repeats { lease: Some(two.id().to_owned()), partner: None, rows: 61 }]);
     world.check(july, &all).await;
     assert_eq!(done.tables.iter().map(|change| change.table.as_str()).collect::<Vec<_>>(), ["events", "activity", "links", "devices"]);
     let snapshot = world.warehouse.snapshot().await.unwrap();

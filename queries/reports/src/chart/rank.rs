@@ -1,5 +1,6 @@
 //! Groups ranked by size, as bars that lie.
 
+use ameles_queries::OTHER;
 use maud::{Markup, html};
 
 use super::{at, colour, grouped, percent};
@@ -45,7 +46,7 @@ impl Ranking {
             svg.chart.rank viewBox=(format!("0 0 {WIDTH} {}", at(height))) role="img" aria-label=(self.label) {
                 @for (place, row) in shown.iter().enumerate() {
                     @let y = place as f64 * ROW;
-                    g.ranked.folded[row.name == "(other)"] {
+                    g.ranked.folded[row.name == OTHER] {
                         title { (row.name) ": " (grouped(row.value)) " (" (share(row.value, total)) ")" }
                         text.rowlab x="0" y=(at(y + 17.0)) { (clipped(&row.name)) }
                         rect.track x=(at(NAME)) y=(at(y + 5.0)) width=(at(room)) height="15" rx="3" {}

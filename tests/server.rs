@@ -113,7 +113,7 @@ fn the_dashboard_shows_in_a_browser() {
     // A real browser types the token into the form and follows where it leads.
     let picture = home.folder.path().join("dashboard.png");
     let mut browser = Command::new("python3")
-        .arg(support::project().join("tests/python/browse.py"))
+        .arg(crate::support::project().join("tests/python/browse.py"))
         .args([&server.base, picture.to_str().unwrap()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

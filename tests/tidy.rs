@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 fn sources() -> Vec<PathBuf> {
-    let root = super::support::project();
+    let root = crate::support::project();
     let mut found = Vec::new();
     let mut folders: Vec<PathBuf> = ["schemas", "pipeline", "queries", "dashboards", "tests"].iter().map(|name| root.join(name)).collect();
     while let Some(folder) = folders.pop() {
@@ -34,7 +34,7 @@ fn a_file_fits_in_one_sitting() {
 /// The table in `docs/erasure.md` names, for each place where erased data could hide, tests that exist.
 #[test]
 fn hiding_places_have_their_tests() {
-    let text = std::fs::read_to_string(super::support::project().join("docs/erasure.md")).unwrap();
+    let text = std::fs::read_to_string(crate::support::project().join("docs/erasure.md")).unwrap();
     let table = text.split("## Where erased data hides").nth(1).unwrap().split("\n## ").next().unwrap();
     let functions: std::collections::BTreeSet<String> = sources().iter().flat_map(|path| tests_of(path)).collect();
     let places: Vec<Vec<&str>> =
@@ -68,7 +68,7 @@ fn tests_of(path: &Path) -> Vec<String> {
 
 #[test]
 fn edges_point_down() {
-    let root = super::support::project();
+    let root = crate::support::project();
     let may_use = [
         ("schemas", ""),
         ("pipeline/core", ""),

@@ -8,6 +8,8 @@ use std::time::Duration;
 use axum::Router;
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -89,7 +91,11 @@ impl Server {
     ///
     /// # Errors
     /// When the listener fails.
-    pub async fn run(self, router: Router, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
+    pub fn run(self, router: Router, shutdown: impl Future<Output = ()> + Send + 'static) -> BoxFuture<'static, Result<(), ServeError>> {
+        self.until(router, shutdown.boxed()).boxed()
+    }
+
+    async fn until(self, router: Router, shutdown: BoxFuture<'static, ()>) -> Result<(), ServeError> {
         let handle = Handle::new();
         let stopping = handle.clone();
         let waiter = tokio::spawn(async move {

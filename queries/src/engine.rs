@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use ameles_core::{Month, Timestamp};
 use arrow::record_batch::RecordBatch;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 
 use crate::catalog::Metric;
 use crate::count::Sizes;
@@ -92,10 +94,14 @@ impl Metrics {
     ///
     /// # Errors
     /// When the request names what does not exist, or the tables cannot be read.
-    pub async fn run_metric(&self, request: &MetricRequest, guard: Guard) -> Result<RecordBatch, QueryError> {
+    pub fn run_metric<'a>(&'a self, request: &'a MetricRequest, guard: Guard) -> BoxFuture<'a, Result<RecordBatch, QueryError>> {
+        self.metric(request, guard).boxed()
+    }
+
+    async fn metric(&self, request: &MetricRequest, guard: Guard) -> Result<RecordBatch, QueryError> {
         if let (Some(kept), Some(k), Some(snapshot)) = (&self.kept, guard.k(), self.source.snapshot_id()) {
             let fresh = Self { kept: None, ..self.clone() };
-            let compute = Box::pin(fresh.run_metric(request, guard));
+            let compute = fresh.run_metric(request, guard);
             return kept.answer(&snapshot, Question::new(request, k, self.completeness), compute).await;
         }
         let tables = self.source.schemas();
@@ -127,10 +133,13 @@ impl Metrics {
     ///
     /// # Errors
     /// When the statement is no SELECT, is refused by the guard, or passes a limit.
-    pub async fn run_sql(&self, sql: &str, guard: Guard) -> Result<Vec<RecordBatch>, QueryError> {
-        let answer = sql::run(self, sql, guard.k());
-        let seconds = self.limits.timeout.as_secs();
-        tokio::time::timeout(self.limits.timeout, answer).await.map_err(|_| QueryError::TimedOut { seconds })?
+    pub fn run_sql<'a>(&'a self, sql: &'a str, guard: Guard) -> BoxFuture<'a, Result<Vec<RecordBatch>, QueryError>> {
+        async move {
+            let answer = sql::run(self, sql, guard.k());
+            let seconds = self.limits.timeout.as_secs();
+            tokio::time::timeout(self.limits.timeout, answer).await.map_err(|_| QueryError::TimedOut { seconds })?
+        }
+        .boxed()
     }
 
     pub(crate) fn source(&self) -> &Arc<dyn TableSource> {

@@ -8,6 +8,8 @@ use ameles_ledger::{Ledger, Request, RequestFilter, RequestId, RequestState};
 use ameles_pseudonym::Keyring;
 use ameles_schemas::{Contract, Policy, Regime};
 use ameles_store::Warehouse;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 
 use crate::record::StepDetail;
 use crate::{ErasureError, FaultPoints};
@@ -112,21 +114,24 @@ impl Eraser {
     ///
     /// # Errors
     /// When there is none, or the ledger fails.
-    pub async fn find(&self, id: &str) -> Result<Request, ErasureError> {
-        if let Ok(ours) = id.parse::<RequestId>()
-            && let Ok(request) = self.ledger.request(ours).await
-        {
-            return Ok(request);
+    pub fn find<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Request, ErasureError>> {
+        async move {
+            if let Ok(ours) = id.parse::<RequestId>()
+                && let Ok(request) = self.ledger.request(ours).await
+            {
+                return Ok(request);
+            }
+            if !crate::submit::is_reference(id) {
+                return Err(ErasureError::refused(
+                    "the request id",
+                    "must be a UUID as `ameles erase submit` prints it, or the reference that was given",
+                ));
+            }
+            let filter = RequestFilter { reference: Some(id.to_owned()), limit: Some(1), ..RequestFilter::default() };
+            let found = self.ledger.requests(&filter).await?.into_iter().next();
+            found.ok_or_else(|| ErasureError::refused("the request id", "names no request; `ameles erase list` shows them"))
         }
-        if !crate::submit::is_reference(id) {
-            return Err(ErasureError::refused(
-                "the request id",
-                "must be a UUID as `ameles erase submit` prints it, or the reference that was given",
-            ));
-        }
-        let filter = RequestFilter { reference: Some(id.to_owned()), limit: Some(1), ..RequestFilter::default() };
-        let found = self.ledger.requests(&filter).await?.into_iter().next();
-        found.ok_or_else(|| ErasureError::refused("the request id", "names no request; `ameles erase list` shows them"))
+        .boxed()
     }
 
     /// The regime that a request's regulation names, or the default one.
@@ -138,27 +143,33 @@ impl Eraser {
     ///
     /// # Errors
     /// When the request does not allow it, or the ledger fails.
-    pub async fn extend(&self, id: RequestId, reason: &str, actor: &str) -> Result<Request, ErasureError> {
-        let request = self.ledger.request(id).await?;
-        let regime = self.regime_of(&request.regulation);
-        if regime.extension_months == 0 {
-            return Err(ErasureError::refused("an extension", format!("is not allowed by the policy's regime {}", regime.name)));
+    pub fn extend<'a>(&'a self, id: RequestId, reason: &'a str, actor: &'a str) -> BoxFuture<'a, Result<Request, ErasureError>> {
+        async move {
+            let request = self.ledger.request(id).await?;
+            let regime = self.regime_of(&request.regulation);
+            if regime.extension_months == 0 {
+                return Err(ErasureError::refused("an extension", format!("is not allowed by the policy's regime {}", regime.name)));
+            }
+            let months = i32::try_from(regime.extension_months).unwrap_or(i32::MAX);
+            let received_due = i32::try_from(regime.erasure_months).unwrap_or(i32::MAX);
+            // From receipt, not from the first deadline: 31 January + 1 + 2 months is 30 April, not 28.
+            let due = request.received.plus_months(received_due.saturating_add(months)).max(request.due);
+            self.ledger.extend(id, due, reason, actor).await?;
+            Ok(self.ledger.request(id).await?)
         }
-        let months = i32::try_from(regime.extension_months).unwrap_or(i32::MAX);
-        let received_due = i32::try_from(regime.erasure_months).unwrap_or(i32::MAX);
-        // From receipt, not from the first deadline: 31 January + 1 + 2 months is 30 April, not 28.
-        let due = request.received.plus_months(received_due.saturating_add(months)).max(request.due);
-        self.ledger.extend(id, due, reason, actor).await?;
-        Ok(self.ledger.request(id).await?)
+        .boxed()
     }
 
     /// Withdraws a request that no run has taken up: its subjects are counted again.
     ///
     /// # Errors
     /// When a run has taken it up, or the ledger fails.
-    pub async fn cancel(&self, id: RequestId, actor: &str) -> Result<Request, ErasureError> {
-        self.ledger.cancel(id, actor).await?;
-        Ok(self.ledger.request(id).await?)
+    pub fn cancel<'a>(&'a self, id: RequestId, actor: &'a str) -> BoxFuture<'a, Result<Request, ErasureError>> {
+        async move {
+            self.ledger.cancel(id, actor).await?;
+            Ok(self.ledger.request(id).await?)
+        }
+        .boxed()
     }
 
     /// A completed request's certificate, as it was signed.

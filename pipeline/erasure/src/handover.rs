@@ -6,6 +6,8 @@ use std::time::Duration;
 use ameles_core::Random;
 use ameles_ledger::RequestId;
 use ameles_store::Maintainer;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::Certificate;
@@ -37,16 +39,23 @@ impl Eraser {
     ///
     /// # Errors
     /// As [`Eraser::run`]; the process that wished for the run is told as well.
-    pub async fn run_if_requested(&self, maintainer: &mut Maintainer, progress: &dyn Progress) -> Result<Option<RunReport>, ErasureError> {
-        let Some(wish) = read::<Wish>(self, WISHED).await? else { return Ok(None) };
-        // Taken back first: a run that fails must not be repeated every second.
-        self.ledger.set_setting(WISHED, None, &wish.by).await?;
-        let outcome = self.run_with(maintainer, &wish.by, progress).await;
-        let error = outcome.as_ref().err().map(ErasureError::chain);
-        let answer = Answer { token: wish.token, error };
-        let text = serde_json::to_string(&answer).map_err(ErasureError::Record)?;
-        self.ledger.set_setting(ANSWERED, Some(&text), &wish.by).await?;
-        outcome.map(Some)
+    pub fn run_if_requested<'a>(
+        &'a self,
+        maintainer: &'a mut Maintainer,
+        progress: &'a dyn Progress,
+    ) -> BoxFuture<'a, Result<Option<RunReport>, ErasureError>> {
+        async move {
+            let Some(wish) = read::<Wish>(self, WISHED).await? else { return Ok(None) };
+            // Taken back first: a run that fails must not be repeated every second.
+            self.ledger.set_setting(WISHED, None, &wish.by).await?;
+            let outcome = self.run_with(maintainer, &wish.by, progress).await;
+            let error = outcome.as_ref().err().map(ErasureError::chain);
+            let answer = Answer { token: wish.token, error };
+            let text = serde_json::to_string(&answer).map_err(ErasureError::Record)?;
+            self.ledger.set_setting(ANSWERED, Some(&text), &wish.by).await?;
+            outcome.map(Some)
+        }
+        .boxed()
     }
 }
 

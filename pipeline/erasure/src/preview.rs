@@ -8,7 +8,9 @@ use ameles_schemas::{Table, column};
 use ameles_store::{ReadView, estimate_rewrite};
 use arrow::array::{Array, AsArray, BinaryArray, RecordBatch};
 use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
+use futures::FutureExt as _;
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
@@ -73,44 +75,47 @@ impl Eraser {
     ///
     /// # Errors
     /// When storage or the ledger fails.
-    pub async fn preview(&self) -> Result<Preview, ErasureError> {
-        let requests = self.ledger.open_requests().await?;
-        if requests.is_empty() {
-            return Ok(Preview::default());
+    pub fn preview<'a>(&'a self) -> BoxFuture<'a, Result<Preview, ErasureError>> {
+        async move {
+            let requests = self.ledger.open_requests().await?;
+            if requests.is_empty() {
+                return Ok(Preview::default());
+            }
+            let resolved = resolve(self, &requests, &HashSet::new()).await?;
+            let (root, snapshot) = (self.warehouse.root(), &resolved.snapshot);
+            let files: Vec<_> = resolved.event_files().cloned().collect();
+            let census =
+                count_rows(&self.warehouse, &files, resolved.targets.clone(), Some((resolved.devices(), Of::SubjectsAndOthers))).await?;
+            let (quarantine_rows, _) = count_quarantine(root, snapshot.files(Table::Quarantine), resolved.targets.clone()).await?;
+            let mut months = census.months;
+            months.extend(resolved.affected.months.iter().copied());
+            let mut rewrite = estimate_rewrite(&self.warehouse, snapshot, &months, &resolved.targets.covered).await?;
+            for file in snapshot.files(Table::Quarantine).iter().filter(|_| quarantine_rows > 0) {
+                rewrite.files += 1;
+                rewrite.bytes += file.size;
+                rewrite.bytes_encoded += file.size;
+            }
+            let copied = rewrite.bytes - rewrite.bytes_encoded.min(rewrite.bytes);
+            let mut devices = resolved.affected.devices.clone();
+            devices.extend(resolved.targets.devices.keys().chain(resolved.targets.userless.keys()).copied());
+            let numbers = self.numbers(resolved.targets.covered.clone(), &devices).await?;
+            Ok(Preview {
+                requests: requests.len() as u64,
+                requests_without_rows: census.by_request.iter().filter(|months| months.is_empty()).count() as u64,
+                rows: census.rows,
+                quarantine_rows,
+                months: months.into_iter().collect(),
+                files: rewrite.files,
+                bytes: rewrite.bytes,
+                bytes_encoded: rewrite.bytes_encoded,
+                seconds: self.settings.purge_grace_s + 1 + rewrite.bytes_encoded / ENCODED_BYTES_PER_S + copied / COPIED_BYTES_PER_S,
+                devices: resolved.affected.devices.len() as u64,
+                userless_devices: resolved.targets.userless.len() as u64,
+                other_users: census.other_users.len() as u64,
+                numbers,
+            })
         }
-        let resolved = resolve(self, &requests, &HashSet::new()).await?;
-        let (root, snapshot) = (self.warehouse.root(), &resolved.snapshot);
-        let files: Vec<_> = resolved.event_files().cloned().collect();
-        let census =
-            count_rows(&self.warehouse, &files, resolved.targets.clone(), Some((resolved.devices(), Of::SubjectsAndOthers))).await?;
-        let (quarantine_rows, _) = count_quarantine(root, snapshot.files(Table::Quarantine), resolved.targets.clone()).await?;
-        let mut months = census.months;
-        months.extend(resolved.affected.months.iter().copied());
-        let mut rewrite = estimate_rewrite(&self.warehouse, snapshot, &months, &resolved.targets.covered).await?;
-        for file in snapshot.files(Table::Quarantine).iter().filter(|_| quarantine_rows > 0) {
-            rewrite.files += 1;
-            rewrite.bytes += file.size;
-            rewrite.bytes_encoded += file.size;
-        }
-        let copied = rewrite.bytes - rewrite.bytes_encoded.min(rewrite.bytes);
-        let mut devices = resolved.affected.devices.clone();
-        devices.extend(resolved.targets.devices.keys().chain(resolved.targets.userless.keys()).copied());
-        let numbers = self.numbers(resolved.targets.covered.clone(), &devices).await?;
-        Ok(Preview {
-            requests: requests.len() as u64,
-            requests_without_rows: census.by_request.iter().filter(|months| months.is_empty()).count() as u64,
-            rows: census.rows,
-            quarantine_rows,
-            months: months.into_iter().collect(),
-            files: rewrite.files,
-            bytes: rewrite.bytes,
-            bytes_encoded: rewrite.bytes_encoded,
-            seconds: self.settings.purge_grace_s + 1 + rewrite.bytes_encoded / ENCODED_BYTES_PER_S + copied / COPIED_BYTES_PER_S,
-            devices: resolved.affected.devices.len() as u64,
-            userless_devices: resolved.targets.userless.len() as u64,
-            other_users: census.other_users.len() as u64,
-            numbers,
-        })
+        .boxed()
     }
 
     /// Compares the tables with and without what is covered.

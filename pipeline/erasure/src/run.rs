@@ -8,7 +8,9 @@ use ameles_core::Month;
 use ameles_ledger::{LedgerError, RequestId, RequestState, RequestWithSubjects};
 use ameles_schemas::Table;
 use ameles_store::{DataFile, Maintainer, Rewrite, Snapshot, SpliceCounts};
+use futures::FutureExt as _;
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use hashbrown::HashSet;
 use serde::Serialize;
@@ -69,28 +71,39 @@ impl Eraser {
     /// # Errors
     /// When a step fails: its requests stay open, with the error on the ledger, and the
     /// next run goes on from there.
-    pub async fn run(&self, actor: &str, progress: &dyn Progress) -> Result<RunReport, ErasureError> {
-        match self.warehouse.try_maintainer(&*self.random).await? {
-            Some(mut maintainer) => self.run_with(&mut maintainer, actor, progress).await,
-            None => crate::handover::follow(self, actor, progress).await,
+    pub fn run<'a>(&'a self, actor: &'a str, progress: &'a dyn Progress) -> BoxFuture<'a, Result<RunReport, ErasureError>> {
+        async move {
+            match self.warehouse.try_maintainer(&*self.random).await? {
+                Some(mut maintainer) => self.run_with(&mut maintainer, actor, progress).await,
+                None => crate::handover::follow(self, actor, progress).await,
+            }
         }
+        .boxed()
     }
 
     /// Carries out all open requests as the warehouse's maintainer: what `serve` calls on its schedule.
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub async fn run_with(&self, maintainer: &mut Maintainer, actor: &str, progress: &dyn Progress) -> Result<RunReport, ErasureError> {
-        progress.begin(Step::Begin, "taking up open requests", 0);
-        let Some(mut run) = Run::begin(self, actor, progress).await? else { return Ok(RunReport::default()) };
-        match run.carry_out(maintainer).await {
-            Ok(report) => Ok(report),
-            Err(error) => {
-                tracing::error!(step = run.step.as_str(), error = error.chain(), "erasure stopped; its requests stay open");
-                run.record_error(&error).await;
-                Err(ErasureError::Stopped { step: run.step, source: Box::new(error) })
+    pub fn run_with<'a>(
+        &'a self,
+        maintainer: &'a mut Maintainer,
+        actor: &'a str,
+        progress: &'a dyn Progress,
+    ) -> BoxFuture<'a, Result<RunReport, ErasureError>> {
+        async move {
+            progress.begin(Step::Begin, "taking up open requests", 0);
+            let Some(mut run) = Run::begin(self, actor, progress).await? else { return Ok(RunReport::default()) };
+            match run.carry_out(maintainer).await {
+                Ok(report) => Ok(report),
+                Err(error) => {
+                    tracing::error!(step = run.step.as_str(), error = error.chain(), "erasure stopped; its requests stay open");
+                    run.record_error(&error).await;
+                    Err(ErasureError::Stopped { step: run.step, source: Box::new(error) })
+                }
             }
         }
+        .boxed()
     }
 }
 

@@ -6,6 +6,8 @@ use std::io::Read;
 use ameles_core::{Subject, SubjectKind, Timestamp};
 use ameles_ledger::{NewRequest, Request, RequestFilter, RequestId, RequestState};
 use ameles_pseudonym::{RawIdentifier, identify};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -60,18 +62,21 @@ impl Eraser {
     ///
     /// # Errors
     /// When an identifier or option breaks its rule (nothing is entered then), or the ledger fails.
-    pub async fn submit(
-        &self,
+    pub fn submit<'a>(
+        &'a self,
         identifiers: Vec<(SubjectKind, RawIdentifier)>,
-        options: &SubmitOptions,
-    ) -> Result<Vec<RequestId>, ErasureError> {
-        let terms = self.terms(options)?;
-        let mut requests = Vec::with_capacity(identifiers.len());
-        for (kind, identifier) in &identifiers {
-            requests.push(terms.request(*kind, self.subjects(*kind, identifier)?));
+        options: &'a SubmitOptions,
+    ) -> BoxFuture<'a, Result<Vec<RequestId>, ErasureError>> {
+        async move {
+            let terms = self.terms(options)?;
+            let mut requests = Vec::with_capacity(identifiers.len());
+            for (kind, identifier) in &identifiers {
+                requests.push(terms.request(*kind, self.subjects(*kind, identifier)?));
+            }
+            drop(identifiers);
+            Ok(self.ledger.submit_all(requests).await?)
         }
-        drop(identifiers);
-        Ok(self.ledger.submit_all(requests).await?)
+        .boxed()
     }
 
     /// Enters what one subject's request names, all or none: one request for its devices and one for
@@ -79,27 +84,30 @@ impl Eraser {
     ///
     /// # Errors
     /// As [`Self::submit`].
-    pub async fn submit_together(
-        &self,
+    pub fn submit_together<'a>(
+        &'a self,
         identifiers: Vec<(SubjectKind, RawIdentifier)>,
-        options: &SubmitOptions,
-    ) -> Result<Vec<RequestId>, ErasureError> {
-        let terms = self.terms(options)?;
-        let mut by_kind: BTreeMap<SubjectKind, Vec<(u32, Subject)>> = BTreeMap::new();
-        for (kind, identifier) in &identifiers {
-            let subjects = by_kind.entry(*kind).or_default();
-            for subject in self.subjects(*kind, identifier)? {
-                if !subjects.contains(&subject) {
-                    subjects.push(subject);
+        options: &'a SubmitOptions,
+    ) -> BoxFuture<'a, Result<Vec<RequestId>, ErasureError>> {
+        async move {
+            let terms = self.terms(options)?;
+            let mut by_kind: BTreeMap<SubjectKind, Vec<(u32, Subject)>> = BTreeMap::new();
+            for (kind, identifier) in &identifiers {
+                let subjects = by_kind.entry(*kind).or_default();
+                for subject in self.subjects(*kind, identifier)? {
+                    if !subjects.contains(&subject) {
+                        subjects.push(subject);
+                    }
                 }
             }
+            drop(identifiers);
+            if by_kind.is_empty() {
+                return Err(ErasureError::refused("a request", "must name a device or a user"));
+            }
+            let requests = by_kind.into_iter().map(|(kind, subjects)| terms.request(kind, subjects));
+            Ok(self.ledger.submit_all(requests.collect()).await?)
         }
-        drop(identifiers);
-        if by_kind.is_empty() {
-            return Err(ErasureError::refused("a request", "must name a device or a user"));
-        }
-        let requests = by_kind.into_iter().map(|(kind, subjects)| terms.request(kind, subjects));
-        Ok(self.ledger.submit_all(requests.collect()).await?)
+        .boxed()
     }
 
     /// Enters one request for each row of a CSV with the header `kind,identifier`. A row
@@ -128,93 +136,102 @@ impl Eraser {
     ///
     /// # Errors
     /// As [`Self::submit`].
-    pub async fn submit_opendsr(&self, request: SubjectRequest, actor: &str) -> Result<RequestReply, ErasureError> {
-        let options = SubmitOptions {
-            regulation: Some(request.regulation.clone()),
-            received: Some(request.submitted_time),
-            reference: Some(request.subject_request_id.clone()),
-            actor: actor.to_owned(),
-        };
-        self.terms(&options)?;
-        let encoded_request = encode_blanked(&request);
-        let subject_request_id = request.subject_request_id;
-        let mut identifiers = Vec::with_capacity(request.subject_identities.len());
-        for identity in request.subject_identities {
-            let kind = kind_of(&identity.identity_type, &self.contract)
-                .ok_or_else(|| ErasureError::refused("identity_type", "must be one that discovery lists"))?;
-            identifiers.push((kind, identity.identity_value));
-        }
-        let mut entered = self.of_reference(&subject_request_id, actor).await?;
-        let ids: Vec<RequestId> = entered.iter().map(|request| request.id).collect();
-        for (kind, identifier) in identifiers.iter().filter(|_| !ids.is_empty()) {
-            let subjects: Vec<Subject> = self.subjects(*kind, identifier)?.into_iter().map(|(_, subject)| subject).collect();
-            if !self.ledger.may_name(&ids, &subjects).await? {
-                return Err(ErasureError::refused(
-                    SUBJECT_REQUEST_ID,
-                    "stands for a request that names others; send this one under an id of its own",
-                ));
+    pub fn submit_opendsr<'a>(&'a self, request: SubjectRequest, actor: &'a str) -> BoxFuture<'a, Result<RequestReply, ErasureError>> {
+        async move {
+            let options = SubmitOptions {
+                regulation: Some(request.regulation.clone()),
+                received: Some(request.submitted_time),
+                reference: Some(request.subject_request_id.clone()),
+                actor: actor.to_owned(),
+            };
+            self.terms(&options)?;
+            let encoded_request = encode_blanked(&request);
+            let subject_request_id = request.subject_request_id;
+            let mut identifiers = Vec::with_capacity(request.subject_identities.len());
+            for identity in request.subject_identities {
+                let kind = kind_of(&identity.identity_type, &self.contract)
+                    .ok_or_else(|| ErasureError::refused("identity_type", "must be one that discovery lists"))?;
+                identifiers.push((kind, identity.identity_value));
             }
-        }
-        if entered.is_empty() {
-            for id in self.submit_together(identifiers, &options).await? {
-                entered.push(self.ledger.request(id).await?);
+            let mut entered = self.of_reference(&subject_request_id, actor).await?;
+            let ids: Vec<RequestId> = entered.iter().map(|request| request.id).collect();
+            for (kind, identifier) in identifiers.iter().filter(|_| !ids.is_empty()) {
+                let subjects: Vec<Subject> = self.subjects(*kind, identifier)?.into_iter().map(|(_, subject)| subject).collect();
+                if !self.ledger.may_name(&ids, &subjects).await? {
+                    return Err(ErasureError::refused(
+                        SUBJECT_REQUEST_ID,
+                        "stands for a request that names others; send this one under an id of its own",
+                    ));
+                }
             }
+            if entered.is_empty() {
+                for id in self.submit_together(identifiers, &options).await? {
+                    entered.push(self.ledger.request(id).await?);
+                }
+            }
+            let entered = entered.first().ok_or_else(|| ErasureError::refused("the request", "was entered by nobody; send it again"))?;
+            Ok(RequestReply {
+                controller_id: actor.to_owned(),
+                expected_completion_time: entered.due,
+                received_time: entered.submitted,
+                encoded_request,
+                subject_request_id,
+                request_id: entered.id.to_string(),
+                api_version: API_VERSION.to_owned(),
+            })
         }
-        let entered = entered.first().ok_or_else(|| ErasureError::refused("the request", "was entered by nobody; send it again"))?;
-        Ok(RequestReply {
-            controller_id: actor.to_owned(),
-            expected_completion_time: entered.due,
-            received_time: entered.submitted,
-            encoded_request,
-            subject_request_id,
-            request_id: entered.id.to_string(),
-            api_version: API_VERSION.to_owned(),
-        })
+        .boxed()
     }
 
     /// An OpenDSR status.
     ///
     /// # Errors
     /// When there is no such request, or the ledger fails.
-    pub async fn status_opendsr(&self, id: &str) -> Result<StatusReply, ErasureError> {
-        let request = self.find(id).await?;
-        // What was entered for one OpenDSR request moves together; the state is that of the last.
-        let together = match &request.reference {
-            Some(reference) if request.state != RequestState::Cancelled => self.of_reference(reference, &request.actor).await?,
-            _ => Vec::new(),
-        };
-        let order = |state: &RequestState| RequestState::ALL.iter().position(|other| other == state);
-        let state = together.iter().map(|request| request.state).chain([request.state]).min_by_key(order).unwrap_or(request.state);
-        let done = state == RequestState::Completed;
-        Ok(StatusReply {
-            controller_id: request.actor.clone(),
-            expected_completion_time: request.due,
-            subject_request_id: request.reference.clone().unwrap_or_else(|| request.id.to_string()),
-            request_id: request.id.to_string(),
-            request_status: state.as_str().to_owned(),
-            results_url: done.then(|| format!("/v1/requests/{}/certificate", request.id)),
-            api_version: API_VERSION.to_owned(),
-        })
+    pub fn status_opendsr<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<StatusReply, ErasureError>> {
+        async move {
+            let request = self.find(id).await?;
+            // What was entered for one OpenDSR request moves together; the state is that of the last.
+            let together = match &request.reference {
+                Some(reference) if request.state != RequestState::Cancelled => self.of_reference(reference, &request.actor).await?,
+                _ => Vec::new(),
+            };
+            let order = |state: &RequestState| RequestState::ALL.iter().position(|other| other == state);
+            let state = together.iter().map(|request| request.state).chain([request.state]).min_by_key(order).unwrap_or(request.state);
+            let done = state == RequestState::Completed;
+            Ok(StatusReply {
+                controller_id: request.actor.clone(),
+                expected_completion_time: request.due,
+                subject_request_id: request.reference.clone().unwrap_or_else(|| request.id.to_string()),
+                request_id: request.id.to_string(),
+                request_status: state.as_str().to_owned(),
+                results_url: done.then(|| format!("/v1/requests/{}/certificate", request.id)),
+                api_version: API_VERSION.to_owned(),
+            })
+        }
+        .boxed()
     }
 
     /// Cancels by OpenDSR.
     ///
     /// # Errors
     /// When there is no such request, a run has taken it up, or the ledger fails.
-    pub async fn cancel_opendsr(&self, id: &str, actor: &str) -> Result<CancellationReply, ErasureError> {
-        let request = self.find(id).await?;
-        self.ledger.cancel(request.id, actor).await?;
-        if let Some(reference) = &request.reference {
-            for other in self.of_reference(reference, &request.actor).await? {
-                self.ledger.cancel(other.id, actor).await?;
+    pub fn cancel_opendsr<'a>(&'a self, id: &'a str, actor: &'a str) -> BoxFuture<'a, Result<CancellationReply, ErasureError>> {
+        async move {
+            let request = self.find(id).await?;
+            self.ledger.cancel(request.id, actor).await?;
+            if let Some(reference) = &request.reference {
+                for other in self.of_reference(reference, &request.actor).await? {
+                    self.ledger.cancel(other.id, actor).await?;
+                }
             }
+            Ok(CancellationReply {
+                controller_id: actor.to_owned(),
+                subject_request_id: request.reference.unwrap_or_else(|| request.id.to_string()),
+                received_time: self.clock.now(),
+                api_version: API_VERSION.to_owned(),
+            })
         }
-        Ok(CancellationReply {
-            controller_id: actor.to_owned(),
-            subject_request_id: request.reference.unwrap_or_else(|| request.id.to_string()),
-            received_time: self.clock.now(),
-            api_version: API_VERSION.to_owned(),
-        })
+        .boxed()
     }
 
     /// The requests that one actor has entered under a reference and that stand.

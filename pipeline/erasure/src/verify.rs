@@ -8,6 +8,8 @@ use ameles_pseudonym::RawIdentifier;
 use ameles_schemas::Table;
 use ameles_store::Locked;
 use ameles_store::verify::{Finding, ScanReport, scan_by_index, scan_for};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::census::{Of, Targets, count_rows};
@@ -56,14 +58,21 @@ impl Eraser {
     ///
     /// # Errors
     /// When an identifier is refused, or a file cannot be decoded: then nothing is certain.
-    pub async fn verify(&self, asked: Option<(SubjectKind, RawIdentifier)>, progress: &dyn Progress) -> Result<VerifyReport, ErasureError> {
-        match asked {
-            Some((kind, identifier)) => {
-                let subjects = self.subjects(kind, &identifier)?.into_iter().map(|(_, subject)| subject).collect();
-                self.verify_asked(subjects, progress).await
+    pub fn verify<'a>(
+        &'a self,
+        asked: Option<(SubjectKind, RawIdentifier)>,
+        progress: &'a dyn Progress,
+    ) -> BoxFuture<'a, Result<VerifyReport, ErasureError>> {
+        async move {
+            match asked {
+                Some((kind, identifier)) => {
+                    let subjects = self.subjects(kind, &identifier)?.into_iter().map(|(_, subject)| subject).collect();
+                    self.verify_asked(subjects, progress).await
+                }
+                None => self.verify_all(progress).await,
             }
-            None => self.verify_all(progress).await,
         }
+        .boxed()
     }
 
     async fn verify_asked(&self, subjects: Vec<Subject>, progress: &dyn Progress) -> Result<VerifyReport, ErasureError> {

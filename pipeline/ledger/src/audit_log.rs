@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 
 use ameles_core::Timestamp;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use serde_json::Value;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
@@ -56,41 +58,44 @@ impl Ledger {
     ///
     /// # Errors
     /// When the ledger cannot be read.
-    pub async fn audit_verify(&self) -> Result<AuditVerdict, LedgerError> {
-        let mut write = match Write::begin(&self.inner).await {
-            Ok(write) => write,
-            Err(LedgerError::Journal(error)) => {
-                let mut tx = self.inner.pool.begin().await.doing("check the audit log")?;
-                let verdict = walk(&mut tx, &self.inner.keys, &HashMap::new()).await?.0;
-                return Ok(if verdict.is_intact() { AuditVerdict::Unanchored { why: error.to_string() } } else { verdict });
-            }
-            Err(error) => return Err(error),
-        };
-        // The write lock keeps rows and journal still meanwhile.
-        let journal = self.inner.journal.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let mut heads = HashMap::new();
-            let tail = journal.read(Position::default(), &mut |line| {
-                heads.insert(line.head.seq, line.head.hash);
-            });
-            tail.map(|tail| (tail.head, heads))
-        })
-        .await
-        .map_err(LedgerError::Worker)?;
-        let (head, heads) = match read {
-            Ok(read) => read,
-            Err(error) => {
-                let verdict = walk(&mut write.tx, &self.inner.keys, &HashMap::new()).await?.0;
-                return Ok(if verdict.is_intact() { AuditVerdict::Unanchored { why: error.to_string() } } else { verdict });
-            }
-        };
-        let (verdict, last) = walk(&mut write.tx, &self.inner.keys, &heads).await?;
-        write.commit().await?;
-        Ok(match verdict {
-            AuditVerdict::Intact { .. } if last.seq < head.seq => AuditVerdict::Removed { seq: last.seq + 1 },
-            AuditVerdict::Intact { .. } if last.seq > head.seq => AuditVerdict::Added { seq: head.seq + 1 },
-            verdict => verdict,
-        })
+    pub fn audit_verify<'a>(&'a self) -> BoxFuture<'a, Result<AuditVerdict, LedgerError>> {
+        async move {
+            let mut write = match Write::begin(&self.inner).await {
+                Ok(write) => write,
+                Err(LedgerError::Journal(error)) => {
+                    let mut tx = self.inner.pool.begin().await.doing("check the audit log")?;
+                    let verdict = walk(&mut tx, &self.inner.keys, &HashMap::new()).await?.0;
+                    return Ok(if verdict.is_intact() { AuditVerdict::Unanchored { why: error.to_string() } } else { verdict });
+                }
+                Err(error) => return Err(error),
+            };
+            // The write lock keeps rows and journal still meanwhile.
+            let journal = self.inner.journal.clone();
+            let read = tokio::task::spawn_blocking(move || {
+                let mut heads = HashMap::new();
+                let tail = journal.read(Position::default(), &mut |line| {
+                    heads.insert(line.head.seq, line.head.hash);
+                });
+                tail.map(|tail| (tail.head, heads))
+            })
+            .await
+            .map_err(LedgerError::Worker)?;
+            let (head, heads) = match read {
+                Ok(read) => read,
+                Err(error) => {
+                    let verdict = walk(&mut write.tx, &self.inner.keys, &HashMap::new()).await?.0;
+                    return Ok(if verdict.is_intact() { AuditVerdict::Unanchored { why: error.to_string() } } else { verdict });
+                }
+            };
+            let (verdict, last) = walk(&mut write.tx, &self.inner.keys, &heads).await?;
+            write.commit().await?;
+            Ok(match verdict {
+                AuditVerdict::Intact { .. } if last.seq < head.seq => AuditVerdict::Removed { seq: last.seq + 1 },
+                AuditVerdict::Intact { .. } if last.seq > head.seq => AuditVerdict::Added { seq: head.seq + 1 },
+                verdict => verdict,
+            })
+        }
+        .boxed()
     }
 
     /// Begins a new journal where the old one is lost for good, with all requests that are not
@@ -98,19 +103,22 @@ impl Ledger {
     ///
     /// # Errors
     /// When there is a journal: it must be moved away first.
-    pub async fn restart_journal(&self, actor: &str) -> Result<(), LedgerError> {
-        validate::actor(actor)?;
-        if self.inner.journal.length()?.unwrap_or_default() > 0 {
-            return Err(LedgerError::Invalid { what: "the journal", rule: "missing or empty; move a damaged one away first" });
+    pub fn restart_journal<'a>(&'a self, actor: &'a str) -> BoxFuture<'a, Result<(), LedgerError>> {
+        async move {
+            validate::actor(actor)?;
+            if self.inner.journal.length()?.unwrap_or_default() > 0 {
+                return Err(LedgerError::Invalid { what: "the journal", rule: "missing or empty; move a damaged one away first" });
+            }
+            let mut write = Write::begin_plain(&self.inner).await?;
+            set_anchor(&mut write.tx, Position::default()).await?;
+            let mut acts = self.all_requests_as_acts(&mut write.tx).await?;
+            let detail = serde_json::json!({"entries": acts.len()});
+            acts.push(Act::new(actor, "journal_restarted", None, &detail, Op::Note));
+            write.open_journal().await?;
+            write.append_only(acts);
+            write.commit().await
         }
-        let mut write = Write::begin_plain(&self.inner).await?;
-        set_anchor(&mut write.tx, Position::default()).await?;
-        let mut acts = self.all_requests_as_acts(&mut write.tx).await?;
-        let detail = serde_json::json!({"entries": acts.len()});
-        acts.push(Act::new(actor, "journal_restarted", None, &detail, Op::Note));
-        write.open_journal().await?;
-        write.append_only(acts);
-        write.commit().await
+        .boxed()
     }
 
     async fn all_requests_as_acts(&self, connection: &mut SqliteConnection) -> Result<Vec<Act>, LedgerError> {

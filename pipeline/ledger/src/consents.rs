@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use ameles_core::{Subject, SuppressedSubject, Timestamp};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use serde_json::json;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 
@@ -55,65 +57,68 @@ impl Ledger {
     ///
     /// # Errors
     /// When policy or purposes are too long, or the ledger cannot be written.
-    pub async fn record_consents(&self, events: &[ConsentEvent]) -> Result<ConsentsRecorded, LedgerError> {
-        let mut recorded = ConsentsRecorded::default();
-        if events.is_empty() {
-            return Ok(recorded);
-        }
-        let mut keyed = Vec::with_capacity(events.len());
-        for event in events {
-            validate::terms(event.policy.as_deref(), &event.purposes)?;
-            keyed.push((self.inner.keys.lookup_subject(event.subject), event));
-        }
-        let mut write = Write::begin_plain(&self.inner).await?;
-        let now = write.now;
-        let mut covering = read_covering(&mut write.tx, &keyed).await?;
-        if !lifts(&covering, &keyed, now).is_empty() {
-            // A lift goes to the journal, which may know more requests than the ledger did a moment ago.
-            write.open_journal().await?;
-            covering = read_covering(&mut write.tx, &keyed).await?;
-            let found = lifts(&covering, &keyed, now);
-            let acts = found
-                .iter()
-                .map(|((request, lookup), at)| {
-                    let op = Op::Lift { lookup: *lookup, at: *at };
-                    Act::new("consent", "suppression_lifted", Some(*request), &json!({"from": at}), op)
-                })
-                .collect();
-            recorded.lifted = found.len() as u64;
-            write.perform(acts).await?;
-            covering = read_covering(&mut write.tx, &keyed).await?;
-        }
-        let mut rows = Vec::with_capacity(keyed.len());
-        for (lookup, event) in &keyed {
-            if covering.get(lookup).is_some_and(|list| list.iter().any(|one| one.forbids(event.at))) {
-                recorded.suppressed += 1;
-                continue;
+    pub fn record_consents<'a>(&'a self, events: &'a [ConsentEvent]) -> BoxFuture<'a, Result<ConsentsRecorded, LedgerError>> {
+        async move {
+            let mut recorded = ConsentsRecorded::default();
+            if events.is_empty() {
+                return Ok(recorded);
             }
-            let sealed = self.inner.keys.seal_subject(event.subject.into(), &consent_place(lookup), &*self.inner.random)?;
-            let purposes =
-                serde_json::to_string(&event.purposes).map_err(|_| LedgerError::Damaged("purposes cannot be written as JSON"))?;
-            rows.push((*lookup, *event, sealed, purposes));
+            let mut keyed = Vec::with_capacity(events.len());
+            for event in events {
+                validate::terms(event.policy.as_deref(), &event.purposes)?;
+                keyed.push((self.inner.keys.lookup_subject(event.subject), event));
+            }
+            let mut write = Write::begin_plain(&self.inner).await?;
+            let now = write.now;
+            let mut covering = read_covering(&mut write.tx, &keyed).await?;
+            if !lifts(&covering, &keyed, now).is_empty() {
+                // A lift goes to the journal, which may know more requests than the ledger did a moment ago.
+                write.open_journal().await?;
+                covering = read_covering(&mut write.tx, &keyed).await?;
+                let found = lifts(&covering, &keyed, now);
+                let acts = found
+                    .iter()
+                    .map(|((request, lookup), at)| {
+                        let op = Op::Lift { lookup: *lookup, at: *at };
+                        Act::new("consent", "suppression_lifted", Some(*request), &json!({"from": at}), op)
+                    })
+                    .collect();
+                recorded.lifted = found.len() as u64;
+                write.perform(acts).await?;
+                covering = read_covering(&mut write.tx, &keyed).await?;
+            }
+            let mut rows = Vec::with_capacity(keyed.len());
+            for (lookup, event) in &keyed {
+                if covering.get(lookup).is_some_and(|list| list.iter().any(|one| one.forbids(event.at))) {
+                    recorded.suppressed += 1;
+                    continue;
+                }
+                let sealed = self.inner.keys.seal_subject(event.subject.into(), &consent_place(lookup), &*self.inner.random)?;
+                let purposes =
+                    serde_json::to_string(&event.purposes).map_err(|_| LedgerError::Damaged("purposes cannot be written as JSON"))?;
+                rows.push((*lookup, *event, sealed, purposes));
+            }
+            for chunk in rows.chunks(ROWS_PER_STATEMENT) {
+                let mut insert =
+                    QueryBuilder::<Sqlite>::new("INSERT OR IGNORE INTO consents (lookup, sealed, at, granted, policy, purposes, source) ");
+                insert.push_values(chunk, |mut values, (lookup, event, sealed, purposes)| {
+                    values
+                        .push_bind(lookup.to_vec())
+                        .push_bind(sealed.clone())
+                        .push_bind(event.at.micros())
+                        .push_bind(i64::from(event.granted))
+                        .push_bind(event.policy.clone())
+                        .push_bind(purposes.clone())
+                        .push_bind(event.source.as_str());
+                });
+                recorded.stored += insert.build().execute(&mut *write.tx).await.doing("record consents")?.rows_affected();
+            }
+            recorded.repeated = rows.len() as u64 - recorded.stored;
+            write.changes.consents |= recorded.stored > 0;
+            write.commit().await?;
+            Ok(recorded)
         }
-        for chunk in rows.chunks(ROWS_PER_STATEMENT) {
-            let mut insert =
-                QueryBuilder::<Sqlite>::new("INSERT OR IGNORE INTO consents (lookup, sealed, at, granted, policy, purposes, source) ");
-            insert.push_values(chunk, |mut values, (lookup, event, sealed, purposes)| {
-                values
-                    .push_bind(lookup.to_vec())
-                    .push_bind(sealed.clone())
-                    .push_bind(event.at.micros())
-                    .push_bind(i64::from(event.granted))
-                    .push_bind(event.policy.clone())
-                    .push_bind(purposes.clone())
-                    .push_bind(event.source.as_str());
-            });
-            recorded.stored += insert.build().execute(&mut *write.tx).await.doing("record consents")?.rows_affected();
-        }
-        recorded.repeated = rows.len() as u64 - recorded.stored;
-        write.changes.consents |= recorded.stored > 0;
-        write.commit().await?;
-        Ok(recorded)
+        .boxed()
     }
 
     /// All consents at the present sequence number; one short read when nothing has changed, and
@@ -121,32 +126,36 @@ impl Ledger {
     ///
     /// # Errors
     /// When the ledger cannot be read: nothing that needs a consent may be admitted then.
-    pub async fn consents(&self) -> Result<Arc<ConsentBook>, LedgerError> {
-        const DOING: &str = "read the consents' sequence";
-        let sequence: i64 = sqlx::query_scalar("SELECT consents FROM sequences").fetch_one(&self.inner.pool).await.doing(DOING)?;
-        if let Some(book) = self.kept_book(sequence) {
-            return Ok(book);
+    pub fn consents<'a>(&'a self) -> BoxFuture<'a, Result<Arc<ConsentBook>, LedgerError>> {
+        async move {
+            const DOING: &str = "read the consents' sequence";
+            let sequence: i64 = sqlx::query_scalar("SELECT consents FROM sequences").fetch_one(&self.inner.pool).await.doing(DOING)?;
+            if let Some(book) = self.kept_book(sequence) {
+                return Ok(book);
+            }
+            let _loading = self.inner.loading.lock().await;
+            let mut tx = self.inner.pool.begin().await.doing(DOING)?;
+            let row = sqlx::query("SELECT consents, consents_removed FROM sequences").fetch_one(&mut *tx).await.doing(DOING)?;
+            let (sequence, removed): (i64, i64) = (row.try_get(0).doing(DOING)?, row.try_get(1).doing(DOING)?);
+            if let Some(book) = self.kept_book(sequence) {
+                return Ok(book);
+            }
+            let before = locked(&self.inner.kept_consents).clone().filter(|kept| kept.removed == removed);
+            let after_id = before.as_ref().map_or(0, |kept| kept.last_id);
+            let (stored, last_id) = read_consents(&mut tx, after_id).await?;
+            drop(tx);
+            let book = before.map_or_else(ConsentBook::default, |kept| ConsentBook::clone(&kept.book));
+            let keys = Arc::clone(&self.inner.keys);
+            let book = tokio::task::spawn_blocking(move || {
+                open_consents(&keys, stored).map(|events| book.extended(sequence.max(0) as u64, events))
+            })
+            .await
+            .map_err(LedgerError::Worker)??;
+            let book = Arc::new(book);
+            *locked(&self.inner.kept_consents) = Some(KeptBook { book: Arc::clone(&book), removed, last_id });
+            Ok(book)
         }
-        let _loading = self.inner.loading.lock().await;
-        let mut tx = self.inner.pool.begin().await.doing(DOING)?;
-        let row = sqlx::query("SELECT consents, consents_removed FROM sequences").fetch_one(&mut *tx).await.doing(DOING)?;
-        let (sequence, removed): (i64, i64) = (row.try_get(0).doing(DOING)?, row.try_get(1).doing(DOING)?);
-        if let Some(book) = self.kept_book(sequence) {
-            return Ok(book);
-        }
-        let before = locked(&self.inner.kept_consents).clone().filter(|kept| kept.removed == removed);
-        let after_id = before.as_ref().map_or(0, |kept| kept.last_id);
-        let (stored, last_id) = read_consents(&mut tx, after_id).await?;
-        drop(tx);
-        let book = before.map_or_else(ConsentBook::default, |kept| ConsentBook::clone(&kept.book));
-        let keys = Arc::clone(&self.inner.keys);
-        let book =
-            tokio::task::spawn_blocking(move || open_consents(&keys, stored).map(|events| book.extended(sequence.max(0) as u64, events)))
-                .await
-                .map_err(LedgerError::Worker)??;
-        let book = Arc::new(book);
-        *locked(&self.inner.kept_consents) = Some(KeptBook { book: Arc::clone(&book), removed, last_id });
-        Ok(book)
+        .boxed()
     }
 
     fn kept_book(&self, sequence: i64) -> Option<Arc<ConsentBook>> {

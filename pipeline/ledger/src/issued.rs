@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ameles_core::Month;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use ring::hmac;
 use sqlx::Row as _;
 
@@ -54,33 +56,36 @@ impl Ledger {
     ///
     /// # Errors
     /// When the ledger cannot be read.
-    pub async fn issued(&self, series: &str, months: (Month, Month)) -> Result<Issued, LedgerError> {
-        const DOING: &str = "read what was issued";
-        let mut tx = self.inner.pool.begin().await.doing(DOING)?;
-        let turn = sqlx::query_scalar("SELECT turn FROM issues").fetch_one(&mut *tx).await.doing(DOING)?;
-        let name = self.series_name(series);
-        let rows = sqlx::query("SELECT month, sealed FROM issued WHERE series = ? AND month BETWEEN ? AND ? ORDER BY month")
-            .bind(&name[..])
-            .bind(months.0.epoch_months())
-            .bind(months.1.epoch_months())
-            .fetch_all(&mut *tx)
-            .await
-            .doing(DOING)?;
-        let marked = sqlx::query("SELECT month, devices FROM issued_marks").fetch_all(&mut *tx).await.doing(DOING)?;
-        drop(tx);
-        let mut issued = Issued { turn, ..Issued::default() };
-        for row in &rows {
-            let month = month_of(row.try_get(0).doing(DOING)?)?;
-            let sealed: &[u8] = row.try_get(1).doing(DOING)?;
-            let packed = open(&self.inner.keys.issued_seal, sealed, &place(&name, month));
-            let packed = packed.ok_or(LedgerError::Damaged("rows that were issued do not open"))?;
-            issued.months.push(IssuedMonth { month, body: unpack(&packed)? });
+    pub fn issued<'a>(&'a self, series: &'a str, months: (Month, Month)) -> BoxFuture<'a, Result<Issued, LedgerError>> {
+        async move {
+            const DOING: &str = "read what was issued";
+            let mut tx = self.inner.pool.begin().await.doing(DOING)?;
+            let turn = sqlx::query_scalar("SELECT turn FROM issues").fetch_one(&mut *tx).await.doing(DOING)?;
+            let name = self.series_name(series);
+            let rows = sqlx::query("SELECT month, sealed FROM issued WHERE series = ? AND month BETWEEN ? AND ? ORDER BY month")
+                .bind(&name[..])
+                .bind(months.0.epoch_months())
+                .bind(months.1.epoch_months())
+                .fetch_all(&mut *tx)
+                .await
+                .doing(DOING)?;
+            let marked = sqlx::query("SELECT month, devices FROM issued_marks").fetch_all(&mut *tx).await.doing(DOING)?;
+            drop(tx);
+            let mut issued = Issued { turn, ..Issued::default() };
+            for row in &rows {
+                let month = month_of(row.try_get(0).doing(DOING)?)?;
+                let sealed: &[u8] = row.try_get(1).doing(DOING)?;
+                let packed = open(&self.inner.keys.issued_seal, sealed, &place(&name, month));
+                let packed = packed.ok_or(LedgerError::Damaged("rows that were issued do not open"))?;
+                issued.months.push(IssuedMonth { month, body: unpack(&packed)? });
+            }
+            for row in &marked {
+                let devices: i64 = row.try_get(1).doing(DOING)?;
+                issued.marks.entry(month_of(row.try_get(0).doing(DOING)?)?).or_default().insert(devices.max(0) as u64);
+            }
+            Ok(issued)
         }
-        for row in &marked {
-            let devices: i64 = row.try_get(1).doing(DOING)?;
-            issued.marks.entry(month_of(row.try_get(0).doing(DOING)?)?).or_default().insert(devices.max(0) as u64);
-        }
-        Ok(issued)
+        .boxed()
     }
 
     /// Keeps what is about to be issued; on disk when this returns. False, and nothing kept, where somebody has issued
@@ -88,50 +93,53 @@ impl Ledger {
     ///
     /// # Errors
     /// When it would take more than `bytes_max` in all, or the ledger cannot be written.
-    pub async fn issue(&self, series: &str, issue: &Issue, bytes_max: u64) -> Result<bool, LedgerError> {
-        const DOING: &str = "keep what is issued";
-        let name = self.series_name(series);
-        let mut sealed = Vec::with_capacity(issue.months.len());
-        for IssuedMonth { month, body } in &issue.months {
-            sealed.push((month, seal(&self.inner.keys.issued_seal, &pack(body)?, &place(&name, *month), &*self.inner.random)?));
+    pub fn issue<'a>(&'a self, series: &'a str, issue: &'a Issue, bytes_max: u64) -> BoxFuture<'a, Result<bool, LedgerError>> {
+        async move {
+            const DOING: &str = "keep what is issued";
+            let name = self.series_name(series);
+            let mut sealed = Vec::with_capacity(issue.months.len());
+            for IssuedMonth { month, body } in &issue.months {
+                sealed.push((month, seal(&self.inner.keys.issued_seal, &pack(body)?, &place(&name, *month), &*self.inner.random)?));
+            }
+            let mut write = Write::begin_plain(&self.inner).await?;
+            let row = sqlx::query("SELECT turn, bytes FROM issues").fetch_one(&mut *write.tx).await.doing(DOING)?;
+            let (turn, mut bytes): (i64, i64) = (row.try_get(0).doing(DOING)?, row.try_get(1).doing(DOING)?);
+            if turn != issue.turn {
+                return Ok(false);
+            }
+            let before = bytes;
+            for (month, sealed) in sealed {
+                let old: Option<i64> = sqlx::query_scalar("SELECT length(sealed) FROM issued WHERE series = ? AND month = ?")
+                    .bind(&name[..])
+                    .bind(month.epoch_months())
+                    .fetch_optional(&mut *write.tx)
+                    .await
+                    .doing(DOING)?;
+                bytes += sealed.len() as i64 - old.unwrap_or(0);
+                sqlx::query("INSERT INTO issued (series, month, sealed) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET sealed = ?3")
+                    .bind(&name[..])
+                    .bind(month.epoch_months())
+                    .bind(sealed)
+                    .execute(&mut *write.tx)
+                    .await
+                    .doing(DOING)?;
+            }
+            if bytes > before && u64::try_from(bytes).unwrap_or(0) > bytes_max {
+                return Err(LedgerError::IssuedFull { mib_max: bytes_max >> 20 });
+            }
+            for (month, devices) in &issue.marks {
+                sqlx::query("INSERT INTO issued_marks (month, devices) VALUES (?, ?) ON CONFLICT DO NOTHING")
+                    .bind(month.epoch_months())
+                    .bind(i64::try_from(*devices).unwrap_or(i64::MAX))
+                    .execute(&mut *write.tx)
+                    .await
+                    .doing(DOING)?;
+            }
+            sqlx::query("UPDATE issues SET turn = turn + 1, bytes = ?").bind(bytes).execute(&mut *write.tx).await.doing(DOING)?;
+            write.commit().await?;
+            Ok(true)
         }
-        let mut write = Write::begin_plain(&self.inner).await?;
-        let row = sqlx::query("SELECT turn, bytes FROM issues").fetch_one(&mut *write.tx).await.doing(DOING)?;
-        let (turn, mut bytes): (i64, i64) = (row.try_get(0).doing(DOING)?, row.try_get(1).doing(DOING)?);
-        if turn != issue.turn {
-            return Ok(false);
-        }
-        let before = bytes;
-        for (month, sealed) in sealed {
-            let old: Option<i64> = sqlx::query_scalar("SELECT length(sealed) FROM issued WHERE series = ? AND month = ?")
-                .bind(&name[..])
-                .bind(month.epoch_months())
-                .fetch_optional(&mut *write.tx)
-                .await
-                .doing(DOING)?;
-            bytes += sealed.len() as i64 - old.unwrap_or(0);
-            sqlx::query("INSERT INTO issued (series, month, sealed) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET sealed = ?3")
-                .bind(&name[..])
-                .bind(month.epoch_months())
-                .bind(sealed)
-                .execute(&mut *write.tx)
-                .await
-                .doing(DOING)?;
-        }
-        if bytes > before && u64::try_from(bytes).unwrap_or(0) > bytes_max {
-            return Err(LedgerError::IssuedFull { mib_max: bytes_max >> 20 });
-        }
-        for (month, devices) in &issue.marks {
-            sqlx::query("INSERT INTO issued_marks (month, devices) VALUES (?, ?) ON CONFLICT DO NOTHING")
-                .bind(month.epoch_months())
-                .bind(i64::try_from(*devices).unwrap_or(i64::MAX))
-                .execute(&mut *write.tx)
-                .await
-                .doing(DOING)?;
-        }
-        sqlx::query("UPDATE issues SET turn = turn + 1, bytes = ?").bind(bytes).execute(&mut *write.tx).await.doing(DOING)?;
-        write.commit().await?;
-        Ok(true)
+        .boxed()
     }
 
     fn series_name(&self, series: &str) -> [u8; 16] {

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ameles_core::{SharedClock, SharedRandom, SuppressionSet, SuppressionSource, SuppressionUnavailable};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row as _, SqliteConnection, SqlitePool};
 
@@ -105,36 +107,39 @@ impl Ledger {
     ///
     /// # Errors
     /// When there is a ledger, the journal is damaged or somebody else's, or the file cannot be made.
-    pub async fn create_with(
+    pub fn create_with(
         options: LedgerOptions,
         keys: LedgerKeys,
         clock: SharedClock,
         random: SharedRandom,
-    ) -> Result<Self, LedgerError> {
-        let path = options.path.clone();
-        if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 0) {
-            return Err(LedgerError::Exists(path));
+    ) -> BoxFuture<'static, Result<Self, LedgerError>> {
+        async move {
+            let path = options.path.clone();
+            if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 0) {
+                return Err(LedgerError::Exists(path));
+            }
+            // Before there is a ledger that would know of nobody.
+            let journal = Journal::new(options.journal.clone(), Arc::new(Keys::derive(&keys)?));
+            if journal.length()?.is_some() {
+                let whole = move || journal.read(Position::default(), &mut |_| {});
+                tokio::task::spawn_blocking(whole).await.map_err(LedgerError::Worker)??;
+            }
+            OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)
+                .and_then(|_| sync_folder(&path))
+                .map_err(|error| LedgerError::Database { doing: "make the file", source: sqlx::Error::Io(error) })?;
+            let ledger = Self::connect(options, &keys, clock, random).await?;
+            ledger.migrate(true).await?;
+            let mut write = Write::begin(&ledger.inner).await?;
+            write.perform(vec![Act::new("ameles", "ledger_created", None, &serde_json::json!({}), Op::Note)]).await?;
+            write.commit().await?;
+            Ok(ledger)
         }
-        // Before there is a ledger that would know of nobody.
-        let journal = Journal::new(options.journal.clone(), Arc::new(Keys::derive(&keys)?));
-        if journal.length()?.is_some() {
-            let whole = move || journal.read(Position::default(), &mut |_| {});
-            tokio::task::spawn_blocking(whole).await.map_err(LedgerError::Worker)??;
-        }
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|_| sync_folder(&path))
-            .map_err(|error| LedgerError::Database { doing: "make the file", source: sqlx::Error::Io(error) })?;
-        let ledger = Self::connect(options, &keys, clock, random).await?;
-        ledger.migrate(true).await?;
-        let mut write = Write::begin(&ledger.inner).await?;
-        write.perform(vec![Act::new("ameles", "ledger_created", None, &serde_json::json!({}), Op::Note)]).await?;
-        write.commit().await?;
-        Ok(ledger)
+        .boxed()
     }
 
     /// Makes a ledger that was lost anew from the journal: requests, cancellations, extensions, lifts and tokens come back, and
@@ -142,18 +147,21 @@ impl Ledger {
     ///
     /// # Errors
     /// As [`Ledger::create_with`], and when there is no journal.
-    pub async fn restore(
+    pub fn restore(
         options: LedgerOptions,
         keys: LedgerKeys,
         clock: SharedClock,
         random: SharedRandom,
-    ) -> Result<(Self, ReplayReport), LedgerError> {
-        if !options.journal.exists() {
-            return Err(JournalError::Missing(options.journal).into());
+    ) -> BoxFuture<'static, Result<(Self, ReplayReport), LedgerError>> {
+        async move {
+            if !options.journal.exists() {
+                return Err(JournalError::Missing(options.journal).into());
+            }
+            let ledger = Self::create_with(options, keys, clock, random).await?;
+            let report = ledger.replay_journal().await?;
+            Ok((ledger, report))
         }
-        let ledger = Self::create_with(options, keys, clock, random).await?;
-        let report = ledger.replay_journal().await?;
-        Ok((ledger, report))
+        .boxed()
     }
 
     /// The SQLite file. Whoever reads its bytes while the ledger is open must not close it: POSIX takes the locks away that
@@ -178,57 +186,68 @@ impl Ledger {
     ///
     /// # Errors
     /// When there is no ledger, or its format or keys are others.
-    pub async fn open_with(
+    pub fn open_with(
         options: LedgerOptions,
         keys: LedgerKeys,
         clock: SharedClock,
         random: SharedRandom,
-    ) -> Result<Self, LedgerError> {
-        if !std::fs::metadata(&options.path).is_ok_and(|metadata| metadata.len() > 0) {
-            return Err(LedgerError::Missing(options.path));
+    ) -> BoxFuture<'static, Result<Self, LedgerError>> {
+        async move {
+            if !std::fs::metadata(&options.path).is_ok_and(|metadata| metadata.len() > 0) {
+                return Err(LedgerError::Missing(options.path));
+            }
+            let ledger = Self::connect(options, &keys, clock, random).await?;
+            ledger.migrate(false).await?;
+            match ledger.catch_up().await {
+                Ok(()) => {}
+                Err(LedgerError::Journal(error)) => tracing::warn!(%error, "the journal could not be compared with the ledger"),
+                Err(error) => return Err(error),
+            }
+            Ok(ledger)
         }
-        let ledger = Self::connect(options, &keys, clock, random).await?;
-        ledger.migrate(false).await?;
-        match ledger.catch_up().await {
-            Ok(()) => {}
-            Err(LedgerError::Journal(error)) => tracing::warn!(%error, "the journal could not be compared with the ledger"),
-            Err(error) => return Err(error),
-        }
-        Ok(ledger)
+        .boxed()
     }
 
-    async fn connect(options: LedgerOptions, keys: &LedgerKeys, clock: SharedClock, random: SharedRandom) -> Result<Self, LedgerError> {
-        let keys = Arc::new(Keys::derive(keys)?);
-        let connect = SqliteConnectOptions::new()
-            .filename(&options.path)
-            .create_if_missing(false)
-            .journal_mode(SqliteJournalMode::Wal)
-            // In WAL mode only FULL keeps a committed request through a power cut.
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT)
-            .pragma("secure_delete", "ON")
-            .row_buffer_size(ROWS_AHEAD);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS_MAX)
-            .acquire_timeout(BUSY_TIMEOUT)
-            .connect_with(connect)
-            .await
-            .doing("open the file")?;
-        let inner = Inner {
-            pool,
-            journal: Journal::new(options.journal, Arc::clone(&keys)),
-            keys,
-            clock,
-            random,
-            horizon_days: options.horizon_days,
-            turn: Arc::default(),
-            loading: tokio::sync::Mutex::default(),
-            kept_suppressions: Mutex::default(),
-            kept_consents: Mutex::default(),
-            replayed: Mutex::default(),
-        };
-        Ok(Self { inner: Arc::new(inner) })
+    fn connect<'a>(
+        options: LedgerOptions,
+        keys: &'a LedgerKeys,
+        clock: SharedClock,
+        random: SharedRandom,
+    ) -> BoxFuture<'a, Result<Self, LedgerError>> {
+        async move {
+            let keys = Arc::new(Keys::derive(keys)?);
+            let connect = SqliteConnectOptions::new()
+                .filename(&options.path)
+                .create_if_missing(false)
+                .journal_mode(SqliteJournalMode::Wal)
+                // In WAL mode only FULL keeps a committed request through a power cut.
+                .synchronous(SqliteSynchronous::Full)
+                .foreign_keys(true)
+                .busy_timeout(BUSY_TIMEOUT)
+                .pragma("secure_delete", "ON")
+                .row_buffer_size(ROWS_AHEAD);
+            let pool = SqlitePoolOptions::new()
+                .max_connections(CONNECTIONS_MAX)
+                .acquire_timeout(BUSY_TIMEOUT)
+                .connect_with(connect)
+                .await
+                .doing("open the file")?;
+            let inner = Inner {
+                pool,
+                journal: Journal::new(options.journal, Arc::clone(&keys)),
+                keys,
+                clock,
+                random,
+                horizon_days: options.horizon_days,
+                turn: Arc::default(),
+                loading: tokio::sync::Mutex::default(),
+                kept_suppressions: Mutex::default(),
+                kept_consents: Mutex::default(),
+                replayed: Mutex::default(),
+            };
+            Ok(Self { inner: Arc::new(inner) })
+        }
+        .boxed()
     }
 
     /// Brings the file to the present format and checks the keys; a new file gets its keys' check.

@@ -1,6 +1,8 @@
 //! Requests: entering, listing, extending, cancelling.
 
 use ameles_core::{Subject, SubjectKind, Timestamp};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use serde_json::json;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
@@ -49,34 +51,38 @@ impl Ledger {
     ///
     /// # Errors
     /// As [`Ledger::submit`]; none has been entered then.
-    pub async fn submit_all(&self, requests: Vec<NewRequest>) -> Result<Vec<RequestId>, LedgerError> {
-        let now = self.inner.clock.now();
-        let mut acts = Vec::with_capacity(requests.len());
-        let mut ids = Vec::with_capacity(requests.len());
-        for request in requests {
-            check_new(&request, now)?;
-            let id = RequestId::new(&*self.inner.random)?;
-            ids.push(id);
-            let detail = json!({"kind": request.kind, "regulation": request.regulation, "received": request.received, "due": request.due});
-            let subjects = request.subjects.into_iter().map(|(epoch, subject)| (epoch, SealedSubject(subject.into()))).collect();
-            let submit = Submit {
-                kind: request.kind,
-                regulation: request.regulation,
-                received: request.received,
-                due: request.due,
-                submitted_micros: None,
-                reference: request.reference,
-                subjects,
-            };
-            acts.push(Act::new(&request.actor, "request_submitted", Some(id), &detail, Op::Submit(submit)));
+    pub fn submit_all<'a>(&'a self, requests: Vec<NewRequest>) -> BoxFuture<'a, Result<Vec<RequestId>, LedgerError>> {
+        async move {
+            let now = self.inner.clock.now();
+            let mut acts = Vec::with_capacity(requests.len());
+            let mut ids = Vec::with_capacity(requests.len());
+            for request in requests {
+                check_new(&request, now)?;
+                let id = RequestId::new(&*self.inner.random)?;
+                ids.push(id);
+                let detail =
+                    json!({"kind": request.kind, "regulation": request.regulation, "received": request.received, "due": request.due});
+                let subjects = request.subjects.into_iter().map(|(epoch, subject)| (epoch, SealedSubject(subject.into()))).collect();
+                let submit = Submit {
+                    kind: request.kind,
+                    regulation: request.regulation,
+                    received: request.received,
+                    due: request.due,
+                    submitted_micros: None,
+                    reference: request.reference,
+                    subjects,
+                };
+                acts.push(Act::new(&request.actor, "request_submitted", Some(id), &detail, Op::Submit(submit)));
+            }
+            if acts.is_empty() {
+                return Ok(ids);
+            }
+            let mut write = Write::begin(&self.inner).await?;
+            write.perform(acts).await?;
+            write.commit().await?;
+            Ok(ids)
         }
-        if acts.is_empty() {
-            return Ok(ids);
-        }
-        let mut write = Write::begin(&self.inner).await?;
-        write.perform(acts).await?;
-        write.commit().await?;
-        Ok(ids)
+        .boxed()
     }
 
     /// The requests that the filter names, newest first.

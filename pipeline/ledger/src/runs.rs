@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 
 use ameles_core::{DeviceId, Subject, SuppressedSubject, sha256, sha256_pair};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use serde_json::json;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
@@ -54,38 +56,41 @@ impl Ledger {
         self.read_open(&mut tx).await
     }
 
-    async fn read_open(&self, connection: &mut SqliteConnection) -> Result<Vec<RequestWithSubjects>, LedgerError> {
-        const DOING: &str = "list open requests";
-        let mut select = QueryBuilder::<Sqlite>::new(COLUMNS);
-        select.push(" WHERE state IN ('pending', 'in_progress') ORDER BY submitted, id");
-        let rows = select.build().fetch_all(&mut *connection).await.doing(DOING)?;
-        let mut open = Vec::with_capacity(rows.len());
-        let mut places = HashMap::with_capacity(rows.len());
-        for row in &rows {
-            let request = request_of(row)?;
-            places.insert(request.id, open.len());
-            open.push(RequestWithSubjects { request, subjects: Vec::new(), userless: Vec::new() });
-        }
-        let rows = sqlx::query(
-            "SELECT s.request, s.epoch, s.lookup, s.sealed FROM suppressions s JOIN requests r ON r.id = s.request \
-             WHERE r.state IN ('pending', 'in_progress') ORDER BY s.id",
-        )
-        .fetch_all(connection)
-        .await
-        .doing(DOING)?;
-        for row in &rows {
-            let id: RequestId = row.try_get::<&str, _>(0).doing(DOING)?.parse()?;
-            let lookup = lookup_of(row.try_get(2).doing(DOING)?)?;
-            let subject = self.inner.keys.open_subject(row.try_get(3).doing(DOING)?, &suppression_place(id, &lookup))?;
-            let Some(entry) = places.get(&id).and_then(|place| open.get_mut(*place)) else { continue };
-            let epoch = u32::try_from(row.try_get::<i64, _>(1).doing(DOING)?).unwrap_or_default();
-            match subject {
-                SuppressedSubject::Device(device) => entry.subjects.push((epoch, Subject::Device(device))),
-                SuppressedSubject::User(user) => entry.subjects.push((epoch, Subject::User(user))),
-                SuppressedSubject::UserlessOn(device) => entry.userless.push(device),
+    fn read_open<'a>(&'a self, connection: &'a mut SqliteConnection) -> BoxFuture<'a, Result<Vec<RequestWithSubjects>, LedgerError>> {
+        async move {
+            const DOING: &str = "list open requests";
+            let mut select = QueryBuilder::<Sqlite>::new(COLUMNS);
+            select.push(" WHERE state IN ('pending', 'in_progress') ORDER BY submitted, id");
+            let rows = select.build().fetch_all(&mut *connection).await.doing(DOING)?;
+            let mut open = Vec::with_capacity(rows.len());
+            let mut places = HashMap::with_capacity(rows.len());
+            for row in &rows {
+                let request = request_of(row)?;
+                places.insert(request.id, open.len());
+                open.push(RequestWithSubjects { request, subjects: Vec::new(), userless: Vec::new() });
             }
+            let rows = sqlx::query(
+                "SELECT s.request, s.epoch, s.lookup, s.sealed FROM suppressions s JOIN requests r ON r.id = s.request \
+             WHERE r.state IN ('pending', 'in_progress') ORDER BY s.id",
+            )
+            .fetch_all(connection)
+            .await
+            .doing(DOING)?;
+            for row in &rows {
+                let id: RequestId = row.try_get::<&str, _>(0).doing(DOING)?.parse()?;
+                let lookup = lookup_of(row.try_get(2).doing(DOING)?)?;
+                let subject = self.inner.keys.open_subject(row.try_get(3).doing(DOING)?, &suppression_place(id, &lookup))?;
+                let Some(entry) = places.get(&id).and_then(|place| open.get_mut(*place)) else { continue };
+                let epoch = u32::try_from(row.try_get::<i64, _>(1).doing(DOING)?).unwrap_or_default();
+                match subject {
+                    SuppressedSubject::Device(device) => entry.subjects.push((epoch, Subject::Device(device))),
+                    SuppressedSubject::User(user) => entry.subjects.push((epoch, Subject::User(user))),
+                    SuppressedSubject::UserlessOn(device) => entry.userless.push(device),
+                }
+            }
+            Ok(open)
         }
-        Ok(open)
+        .boxed()
     }
 
     /// Suppresses events without a user on `devices`, which a run found to fall under the request. Once more does nothing.
@@ -134,7 +139,14 @@ impl Ledger {
         self.set_steps(ids, Some(leader), step, detail_json).await
     }
 
-    async fn set_steps(&self, ids: &[RequestId], leader: Option<RequestId>, step: &str, detail_json: &str) -> Result<(), LedgerError> {
+    fn set_steps<'a>(
+        &'a self,
+        ids: &'a [RequestId],
+        leader: Option<RequestId>,
+        step: &'a str,
+        detail_json: &'a str,
+    ) -> BoxFuture<'a, Result<(), LedgerError>> {
+        async move {
         validate::step(step)?;
         validate::stored_json(detail_json)?;
         let mut write = Write::begin_plain(&self.inner).await?;
@@ -158,6 +170,8 @@ impl Ledger {
             }
         }
         write.commit().await
+        }
+        .boxed()
     }
 
     /// Ends a request with its certificate. The same certificate once more does nothing.
@@ -172,52 +186,55 @@ impl Ledger {
     ///
     /// # Errors
     /// When one of them is not in progress; none has been changed then.
-    pub async fn complete_all(&self, certificates: Vec<(RequestId, String)>) -> Result<(), LedgerError> {
-        let mut write = Write::begin(&self.inner).await?;
-        let ids: Vec<RequestId> = certificates.iter().map(|(id, _)| *id).collect();
-        let mut known = standings(&mut write.tx, &ids).await?;
-        let mut new = Vec::with_capacity(certificates.len());
-        for (id, certificate) in certificates {
-            validate::stored_json(&certificate)?;
-            let Standing { state, actor } = known.remove(&id).ok_or(LedgerError::NoSuchRequest(id))?;
-            if state == RequestState::Completed && certificate_of(&mut write.tx, id).await?.as_deref() == Some(certificate.as_str()) {
-                continue;
+    pub fn complete_all<'a>(&'a self, certificates: Vec<(RequestId, String)>) -> BoxFuture<'a, Result<(), LedgerError>> {
+        async move {
+            let mut write = Write::begin(&self.inner).await?;
+            let ids: Vec<RequestId> = certificates.iter().map(|(id, _)| *id).collect();
+            let mut known = standings(&mut write.tx, &ids).await?;
+            let mut new = Vec::with_capacity(certificates.len());
+            for (id, certificate) in certificates {
+                validate::stored_json(&certificate)?;
+                let Standing { state, actor } = known.remove(&id).ok_or(LedgerError::NoSuchRequest(id))?;
+                if state == RequestState::Completed && certificate_of(&mut write.tx, id).await?.as_deref() == Some(certificate.as_str()) {
+                    continue;
+                }
+                if state != RequestState::InProgress {
+                    return Err(LedgerError::WrongState { id, state, act: "complete" });
+                }
+                new.push((id, actor, certificate));
             }
-            if state != RequestState::InProgress {
-                return Err(LedgerError::WrongState { id, state, act: "complete" });
+            if !new.is_empty() {
+                let (new, hashes, packed) = tokio::task::spawn_blocking(move || {
+                    let texts: Vec<&str> = new.iter().map(|(.., certificate)| certificate.as_str()).collect();
+                    let (hashes, packed) = std::thread::scope(|scope| {
+                        let hashing = scope.spawn(|| hashes_of(&texts));
+                        let packed = pack(&texts);
+                        (hashing.join().unwrap_or_else(|_| hashes_of(&texts)), packed)
+                    });
+                    (new, hashes, packed)
+                })
+                .await
+                .map_err(LedgerError::Worker)?;
+                let mut acts = Vec::with_capacity(new.len());
+                for ((id, actor, _), hash) in new.iter().zip(hashes) {
+                    let certificate_sha256 = hex::encode(hash);
+                    let detail = json!({"certificate_sha256": certificate_sha256});
+                    acts.push(Act::new(actor, "request_completed", Some(*id), &detail, Op::Complete { certificate_sha256 }));
+                }
+                write.perform(acts).await?;
+                // After the states: a row that has grown is moved once.
+                let ids: Vec<RequestId> = new.iter().map(|(id, ..)| *id).collect();
+                keep_certificates(&mut write.tx, &ids, packed?).await?;
             }
-            new.push((id, actor, certificate));
-        }
-        if !new.is_empty() {
-            let (new, hashes, packed) = tokio::task::spawn_blocking(move || {
-                let texts: Vec<&str> = new.iter().map(|(.., certificate)| certificate.as_str()).collect();
-                let (hashes, packed) = std::thread::scope(|scope| {
-                    let hashing = scope.spawn(|| hashes_of(&texts));
-                    let packed = pack(&texts);
-                    (hashing.join().unwrap_or_else(|_| hashes_of(&texts)), packed)
-                });
-                (new, hashes, packed)
-            })
-            .await
-            .map_err(LedgerError::Worker)?;
-            let mut acts = Vec::with_capacity(new.len());
-            for ((id, actor, _), hash) in new.iter().zip(hashes) {
-                let certificate_sha256 = hex::encode(hash);
-                let detail = json!({"certificate_sha256": certificate_sha256});
-                acts.push(Act::new(actor, "request_completed", Some(*id), &detail, Op::Complete { certificate_sha256 }));
+            let forgot = write.changes.consents_removed;
+            write.commit().await?;
+            if forgot && let Err(error) = self.empty_wal().await {
+                // The requests are completed; the next checkpoint overwrites what the log still holds.
+                tracing::warn!(%error, "consents that came in late may stand sealed in the write-ahead log for a while");
             }
-            write.perform(acts).await?;
-            // After the states: a row that has grown is moved once.
-            let ids: Vec<RequestId> = new.iter().map(|(id, ..)| *id).collect();
-            keep_certificates(&mut write.tx, &ids, packed?).await?;
+            Ok(())
         }
-        let forgot = write.changes.consents_removed;
-        write.commit().await?;
-        if forgot && let Err(error) = self.empty_wal().await {
-            // The requests are completed; the next checkpoint overwrites what the log still holds.
-            tracing::warn!(%error, "consents that came in late may stand sealed in the write-ahead log for a while");
-        }
-        Ok(())
+        .boxed()
     }
 
     /// A completed request's certificate.

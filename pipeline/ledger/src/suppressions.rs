@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ameles_core::{Subject, SuppressedSubject, SuppressionEntry, SuppressionSet, Timestamp};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use serde_json::json;
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
@@ -46,20 +48,23 @@ impl Ledger {
     ///
     /// # Errors
     /// When the ledger cannot be read: nothing may be admitted or counted then.
-    pub async fn suppressions(&self) -> Result<Arc<SuppressionSet>, LedgerError> {
-        if let Some(kept) = self.kept_suppressions(self.suppression_sequence().await?) {
-            return Ok(kept);
+    pub fn suppressions<'a>(&'a self) -> BoxFuture<'a, Result<Arc<SuppressionSet>, LedgerError>> {
+        async move {
+            if let Some(kept) = self.kept_suppressions(self.suppression_sequence().await?) {
+                return Ok(kept);
+            }
+            let _loading = self.inner.loading.lock().await;
+            if let Some(kept) = self.kept_suppressions(self.suppression_sequence().await?) {
+                return Ok(kept);
+            }
+            let (sequence, stored) = self.read_suppressions().await?;
+            let keys = Arc::clone(&self.inner.keys);
+            let set = tokio::task::spawn_blocking(move || open_entries(&keys, sequence, stored)).await.map_err(LedgerError::Worker)??;
+            let set = Arc::new(set);
+            *locked(&self.inner.kept_suppressions) = Some(Arc::clone(&set));
+            Ok(set)
         }
-        let _loading = self.inner.loading.lock().await;
-        if let Some(kept) = self.kept_suppressions(self.suppression_sequence().await?) {
-            return Ok(kept);
-        }
-        let (sequence, stored) = self.read_suppressions().await?;
-        let keys = Arc::clone(&self.inner.keys);
-        let set = tokio::task::spawn_blocking(move || open_entries(&keys, sequence, stored)).await.map_err(LedgerError::Worker)??;
-        let set = Arc::new(set);
-        *locked(&self.inner.kept_suppressions) = Some(Arc::clone(&set));
-        Ok(set)
+        .boxed()
     }
 
     fn kept_suppressions(&self, sequence: u64) -> Option<Arc<SuppressionSet>> {
@@ -97,41 +102,44 @@ impl Ledger {
     ///
     /// # Errors
     /// When the ledger cannot be read or written.
-    pub async fn note_drops(&self, subjects: &[Subject], at: Timestamp) -> Result<u64, LedgerError> {
-        const DOING: &str = "note dropped events";
-        let mut lookups = BTreeSet::new();
-        for subject in subjects {
-            lookups.insert(self.inner.keys.lookup_subject(*subject));
-            if let Subject::Device(device) = subject {
-                lookups.insert(self.inner.keys.lookup(SuppressedSubject::UserlessOn(*device)));
+    pub fn note_drops<'a>(&'a self, subjects: &'a [Subject], at: Timestamp) -> BoxFuture<'a, Result<u64, LedgerError>> {
+        async move {
+            const DOING: &str = "note dropped events";
+            let mut lookups = BTreeSet::new();
+            for subject in subjects {
+                lookups.insert(self.inner.keys.lookup_subject(*subject));
+                if let Subject::Device(device) = subject {
+                    lookups.insert(self.inner.keys.lookup(SuppressedSubject::UserlessOn(*device)));
+                }
             }
-        }
-        let lookups: Vec<Lookup> = lookups.into_iter().collect();
-        let expires = horizon(at, self.inner.horizon_days);
-        let mut stale = Vec::new();
-        for chunk in lookups.chunks(LOOKUPS_PER_QUERY) {
-            let mut select = QueryBuilder::<Sqlite>::new("SELECT id FROM suppressions WHERE expires < ");
-            select.push_bind(expires - DAY_MICROS);
-            push_lookups(&mut select, chunk);
-            stale.extend(select.build_query_scalar::<i64>().fetch_all(&self.inner.pool).await.doing(DOING)?);
-        }
-        if stale.is_empty() {
-            return Ok(0);
-        }
-        let mut write = Write::begin_plain(&self.inner).await?;
-        let mut moved = 0;
-        for chunk in stale.chunks(LOOKUPS_PER_QUERY) {
-            let mut update = QueryBuilder::<Sqlite>::new("UPDATE suppressions SET expires = ");
-            update.push_bind(expires).push(" WHERE expires < ").push_bind(expires).push(" AND id IN (");
-            let mut ids = update.separated(", ");
-            for id in chunk {
-                ids.push_bind(*id);
+            let lookups: Vec<Lookup> = lookups.into_iter().collect();
+            let expires = horizon(at, self.inner.horizon_days);
+            let mut stale = Vec::new();
+            for chunk in lookups.chunks(LOOKUPS_PER_QUERY) {
+                let mut select = QueryBuilder::<Sqlite>::new("SELECT id FROM suppressions WHERE expires < ");
+                select.push_bind(expires - DAY_MICROS);
+                push_lookups(&mut select, chunk);
+                stale.extend(select.build_query_scalar::<i64>().fetch_all(&self.inner.pool).await.doing(DOING)?);
             }
-            update.push(")");
-            moved += update.build().execute(&mut *write.tx).await.doing(DOING)?.rows_affected();
+            if stale.is_empty() {
+                return Ok(0);
+            }
+            let mut write = Write::begin_plain(&self.inner).await?;
+            let mut moved = 0;
+            for chunk in stale.chunks(LOOKUPS_PER_QUERY) {
+                let mut update = QueryBuilder::<Sqlite>::new("UPDATE suppressions SET expires = ");
+                update.push_bind(expires).push(" WHERE expires < ").push_bind(expires).push(" AND id IN (");
+                let mut ids = update.separated(", ");
+                for id in chunk {
+                    ids.push_bind(*id);
+                }
+                update.push(")");
+                moved += update.build().execute(&mut *write.tx).await.doing(DOING)?.rows_affected();
+            }
+            write.commit().await?;
+            Ok(moved)
         }
-        write.commit().await?;
-        Ok(moved)
+        .boxed()
     }
 
     /// Forgets suppressions of completed requests whose horizon has passed, and says how many.

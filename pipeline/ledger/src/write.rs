@@ -8,6 +8,8 @@
 use std::sync::Arc;
 
 use ameles_core::Timestamp;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, Transaction};
 use tokio::sync::OwnedMutexGuard;
@@ -36,26 +38,32 @@ pub(crate) struct Write {
 
 impl Write {
     /// Takes the write lock alone, for what needs no journal.
-    pub async fn begin_plain(inner: &Arc<Inner>) -> Result<Self, LedgerError> {
-        let turn = Arc::clone(&inner.turn).lock_owned().await;
-        let tx = inner.pool.begin_with("BEGIN IMMEDIATE").await.doing("begin a change")?;
-        Ok(Self {
-            tx,
-            now: inner.clock.now(),
-            changes: Changes::default(),
-            inner: Arc::clone(inner),
-            journal: None,
-            acts: Vec::new(),
-            replayed: ReplayReport::default(),
-            _turn: turn,
-        })
+    pub fn begin_plain<'a>(inner: &'a Arc<Inner>) -> BoxFuture<'a, Result<Self, LedgerError>> {
+        async move {
+            let turn = Arc::clone(&inner.turn).lock_owned().await;
+            let tx = inner.pool.begin_with("BEGIN IMMEDIATE").await.doing("begin a change")?;
+            Ok(Self {
+                tx,
+                now: inner.clock.now(),
+                changes: Changes::default(),
+                inner: Arc::clone(inner),
+                journal: None,
+                acts: Vec::new(),
+                replayed: ReplayReport::default(),
+                _turn: turn,
+            })
+        }
+        .boxed()
     }
 
     /// Takes both locks and applies what only the journal knows.
-    pub async fn begin(inner: &Arc<Inner>) -> Result<Self, LedgerError> {
-        let mut write = Self::begin_plain(inner).await?;
-        write.open_journal().await?;
-        Ok(write)
+    pub fn begin<'a>(inner: &'a Arc<Inner>) -> BoxFuture<'a, Result<Self, LedgerError>> {
+        async move {
+            let mut write = Self::begin_plain(inner).await?;
+            write.open_journal().await?;
+            Ok(write)
+        }
+        .boxed()
     }
 
     /// Takes the journal's lock too and applies what only it knows: what was read before may be stale then.
@@ -85,14 +93,17 @@ impl Write {
     }
 
     /// Applies the acts; they count once committed.
-    pub async fn perform(&mut self, acts: Vec<Act>) -> Result<(), LedgerError> {
-        if self.journal.is_none() {
-            self.open_journal().await?;
+    pub fn perform<'a>(&'a mut self, acts: Vec<Act>) -> BoxFuture<'a, Result<(), LedgerError>> {
+        async move {
+            if self.journal.is_none() {
+                self.open_journal().await?;
+            }
+            let applier = Applier::new(&self.inner, self.now, true);
+            applier.apply(&mut self.tx, &acts, &mut self.changes, &mut ReplayReport::default()).await?;
+            self.acts.extend(acts);
+            Ok(())
         }
-        let applier = Applier::new(&self.inner, self.now, true);
-        applier.apply(&mut self.tx, &acts, &mut self.changes, &mut ReplayReport::default()).await?;
-        self.acts.extend(acts);
-        Ok(())
+        .boxed()
     }
 
     /// Only journals the acts: the tables hold what they say already.
@@ -101,7 +112,12 @@ impl Write {
     }
 
     /// Appends the acts to the journal, syncs it, then commits.
-    pub async fn commit(mut self) -> Result<(), LedgerError> {
+    pub fn commit(self) -> BoxFuture<'static, Result<(), LedgerError>> {
+        self.finish().boxed()
+    }
+
+    /// Keeps all of `self` to its end: the locks among it are for what it does.
+    async fn finish(mut self) -> Result<(), LedgerError> {
         if let (Some(mut journal), false) = (self.journal.take(), self.acts.is_empty()) {
             let (heads, rows) = chain(&self.inner.keys.audit, journal.head, self.now, &self.acts);
             insert_audit(&mut self.tx, &rows, self.now).await?;
@@ -136,26 +152,29 @@ impl Ledger {
     ///
     /// # Errors
     /// When the ledger cannot be read, or the journal's file not at all.
-    pub async fn check_journal(&self) -> Result<JournalCheck, LedgerError> {
-        let mut connection = self.inner.pool.acquire().await.doing("read the journal's anchor")?;
-        let anchor = anchor(&mut connection).await?;
-        drop(connection);
-        let journal = self.inner.journal.clone();
-        let (read, entries) = tokio::task::spawn_blocking(move || {
-            let mut entries = 0;
-            let new = journal.read(anchor, &mut |_| entries += 1);
-            // All of it, though the ledger knows it: damage must show before a restored backup needs the journal.
-            (new.and_then(|_| journal.read(Position::default(), &mut |_| {})), entries)
-        })
-        .await
-        .map_err(LedgerError::Worker)?;
-        match read {
-            Ok(_) if entries == 0 => Ok(JournalCheck::UpToDate),
-            Ok(_) => Ok(JournalCheck::ReplayNeeded { entries }),
-            Err(JournalError::Missing(_)) => Ok(JournalCheck::Missing),
-            Err(error @ JournalError::Io { .. }) => Err(error.into()),
-            Err(error) => Ok(JournalCheck::Damaged { what: error.to_string() }),
+    pub fn check_journal<'a>(&'a self) -> BoxFuture<'a, Result<JournalCheck, LedgerError>> {
+        async move {
+            let mut connection = self.inner.pool.acquire().await.doing("read the journal's anchor")?;
+            let anchor = anchor(&mut connection).await?;
+            drop(connection);
+            let journal = self.inner.journal.clone();
+            let (read, entries) = tokio::task::spawn_blocking(move || {
+                let mut entries = 0;
+                let new = journal.read(anchor, &mut |_| entries += 1);
+                // All of it, though the ledger knows it: damage must show before a restored backup needs the journal.
+                (new.and_then(|_| journal.read(Position::default(), &mut |_| {})), entries)
+            })
+            .await
+            .map_err(LedgerError::Worker)?;
+            match read {
+                Ok(_) if entries == 0 => Ok(JournalCheck::UpToDate),
+                Ok(_) => Ok(JournalCheck::ReplayNeeded { entries }),
+                Err(JournalError::Missing(_)) => Ok(JournalCheck::Missing),
+                Err(error @ JournalError::Io { .. }) => Err(error.into()),
+                Err(error) => Ok(JournalCheck::Damaged { what: error.to_string() }),
+            }
         }
+        .boxed()
     }
 
     /// Applies what the journal knows and the ledger does not. Reports all that was replayed since
@@ -169,17 +188,20 @@ impl Ledger {
     }
 
     /// Replays where the journal's length alone shows that there is more.
-    pub(crate) async fn catch_up(&self) -> Result<(), LedgerError> {
-        let mut connection = self.inner.pool.acquire().await.doing("read the journal's anchor")?;
-        let anchor = anchor(&mut connection).await?;
-        drop(connection);
-        let length = self.inner.journal.length()?;
-        match length {
-            None => Err(JournalError::Missing(self.inner.journal.path().to_path_buf()).into()),
-            Some(length) if length < anchor.end => Err(JournalError::Behind(self.inner.journal.path().to_path_buf()).into()),
-            Some(length) if length == anchor.end => Ok(()),
-            Some(_) => Write::begin(&self.inner).await?.commit().await,
+    pub(crate) fn catch_up<'a>(&'a self) -> BoxFuture<'a, Result<(), LedgerError>> {
+        async move {
+            let mut connection = self.inner.pool.acquire().await.doing("read the journal's anchor")?;
+            let anchor = anchor(&mut connection).await?;
+            drop(connection);
+            let length = self.inner.journal.length()?;
+            match length {
+                None => Err(JournalError::Missing(self.inner.journal.path().to_path_buf()).into()),
+                Some(length) if length < anchor.end => Err(JournalError::Behind(self.inner.journal.path().to_path_buf()).into()),
+                Some(length) if length == anchor.end => Ok(()),
+                Some(_) => Write::begin(&self.inner).await?.commit().await,
+            }
         }
+        .boxed()
     }
 }
 

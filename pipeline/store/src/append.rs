@@ -12,6 +12,8 @@ use ameles_schemas::{Table, TableSchemas};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{SortColumn, SortOptions, filter_record_batch, lexsort_to_indices, nullif, take_record_batch};
 use arrow::datatypes::TimestampMicrosecondType;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use hashbrown::HashMap;
 
 use crate::append_plans::{EventsPlan, QuarantinePlan, RollUpPlan};
@@ -87,70 +89,73 @@ impl WriterLease {
     ///
     /// # Errors
     /// As [`Self::append`].
-    pub async fn append_sorted(
-        &mut self,
+    pub fn append_sorted<'a>(
+        &'a mut self,
         source: Arc<dyn SortedEvents>,
-        txns: &[Txn],
-        settling: Option<Settling<'_>>,
-        suppressions: &dyn SuppressionSource,
-    ) -> Result<Appended, StoreError> {
-        let mut seen = suppressions.current().await?;
-        let mut explained = false;
-        loop {
-            self.batch += 1;
-            let forms = self.forms(source.as_ref(), settling).await?;
-            let Wrote { mut files, rows, suppressed, settled } = self.write_events(&source, &forms, &seen).await?;
-            if !explained
+        txns: &'a [Txn],
+        settling: Option<Settling<'a>>,
+        suppressions: &'a dyn SuppressionSource,
+    ) -> BoxFuture<'a, Result<Appended, StoreError>> {
+        async move {
+            let mut seen = suppressions.current().await?;
+            let mut explained = false;
+            loop {
+                self.batch += 1;
+                let forms = self.forms(source.as_ref(), settling).await?;
+                let Wrote { mut files, rows, suppressed, settled } = self.write_events(&source, &forms, &seen).await?;
+                if !explained
                 // Its rejections stay counted; whose they were is not kept.
                 && let Some(rejected) = source.quarantine()?.filter(|rows| rows.num_rows() > 0)
-            {
-                let rejected = without_suppressed(&rejected, &seen)?;
-                files.extend(self.write_quarantine(rejected.clone()).await?);
-                self.warehouse.failpoint("append.files_written")?;
-                if let Some(set) = self.commit_quarantine(&files, &rejected, txns, suppressions, &seen).await? {
+                {
+                    let rejected = without_suppressed(&rejected, &seen)?;
+                    files.extend(self.write_quarantine(rejected.clone()).await?);
+                    self.warehouse.failpoint("append.files_written")?;
+                    if let Some(set) = self.commit_quarantine(&files, &rejected, txns, suppressions, &seen).await? {
+                        self.delete(&files).await?;
+                        seen = set;
+                        continue;
+                    }
+                    explained = true;
+                    self.warehouse.failpoint("append.quarantine_committed")?;
+                } else {
+                    self.warehouse.failpoint("append.files_written")?;
+                }
+                let mut plan = EventsPlan {
+                    lease: self,
+                    txns,
+                    suppressions,
+                    seen: Arc::clone(&seen),
+                    source: source.as_ref(),
+                    add: of_table(&files, Table::Events),
+                    rounds: &settled,
+                    gate: None,
+                    changed: None,
+                };
+                let landed = self.warehouse.commit(Table::Events, &mut plan).await;
+                let changed = plan.changed.take();
+                drop(plan);
+                if let Some(set) = changed {
+                    // A suppression came in between: the batch is made anew without what it covers.
                     self.delete(&files).await?;
                     seen = set;
                     continue;
                 }
-                explained = true;
-                self.warehouse.failpoint("append.quarantine_committed")?;
-            } else {
-                self.warehouse.failpoint("append.files_written")?;
-            }
-            let mut plan = EventsPlan {
-                lease: self,
-                txns,
-                suppressions,
-                seen: Arc::clone(&seen),
-                source: source.as_ref(),
-                add: of_table(&files, Table::Events),
-                rounds: &settled,
-                gate: None,
-                changed: None,
-            };
-            let landed = self.warehouse.commit(Table::Events, &mut plan).await;
-            let changed = plan.changed.take();
-            drop(plan);
-            if let Some(set) = changed {
-                // A suppression came in between: the batch is made anew without what it covers.
-                self.delete(&files).await?;
-                seen = set;
-                continue;
-            }
-            let landed = match landed {
-                Ok(landed) => landed,
-                Err(error) => {
-                    if matches!(error, StoreError::TxnMoved { .. }) {
-                        self.delete(&files).await?;
+                let landed = match landed {
+                    Ok(landed) => landed,
+                    Err(error) => {
+                        if matches!(error, StoreError::TxnMoved { .. }) {
+                            self.delete(&files).await?;
+                        }
+                        return Err(error);
                     }
-                    return Err(error);
-                }
-            };
-            self.warehouse.failpoint("append.events_committed")?;
-            self.commit_roll_up(&files, &settled).await?;
-            let settled = settled.into_iter().map(|(month, _)| month).collect();
-            return Ok(Appended { events_version: landed.after, rows, suppressed, settled });
+                };
+                self.warehouse.failpoint("append.events_committed")?;
+                self.commit_roll_up(&files, &settled).await?;
+                let settled = settled.into_iter().map(|(month, _)| month).collect();
+                return Ok(Appended { events_version: landed.after, rows, suppressed, settled });
+            }
         }
+        .boxed()
     }
 
     /// How each month's files are named: a month that has nothing yet may be settled at once.

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use ameles_schemas::Table;
 use async_trait::async_trait;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 
 use crate::entry::{entry_bytes, put_entry};
 use crate::log::{self, Change, LogState};
@@ -42,31 +44,39 @@ pub(crate) struct Landed {
 }
 
 impl Warehouse {
-    pub(crate) async fn commit(&self, table: Table, plan: &mut dyn Plan) -> Result<Landed, StoreError> {
-        // Within a process commits to a table queue up instead of losing to each other.
-        let _turn = self.turn(table).lock().await;
-        for attempt in 0..ATTEMPTS_MAX {
-            let state = self.refresh(table).await?;
-            let change = match plan.decide(&state).await? {
-                Decision::Commit(change) => change,
-                Decision::Done => return Ok(Landed { before: state.version, after: state.version }),
-            };
-            if change.remove.iter().any(|path| !state.is_live(path)) {
-                return Err(StoreError::FilesReplaced { table: table.as_str() });
-            }
-            let version = state.version + 1;
-            if self.put_entry(table, &state, &change).await? {
-                self.refresh(table).await?;
-                if version % CHECKPOINT_EVERY == 0
-                    && let Err(error) = self.checkpoint(table).await
-                {
-                    tracing::warn!(table = table.as_str(), version, error = &error as &dyn std::error::Error, "no checkpoint was written");
+    pub(crate) fn commit<'a>(&'a self, table: Table, plan: &'a mut dyn Plan) -> BoxFuture<'a, Result<Landed, StoreError>> {
+        async move {
+            // Within a process commits to a table queue up instead of losing to each other.
+            let _turn = self.turn(table).lock().await;
+            for attempt in 0..ATTEMPTS_MAX {
+                let state = self.refresh(table).await?;
+                let change = match plan.decide(&state).await? {
+                    Decision::Commit(change) => change,
+                    Decision::Done => return Ok(Landed { before: state.version, after: state.version }),
+                };
+                if change.remove.iter().any(|path| !state.is_live(path)) {
+                    return Err(StoreError::FilesReplaced { table: table.as_str() });
                 }
-                return Ok(Landed { before: state.version, after: version });
+                let version = state.version + 1;
+                if self.put_entry(table, &state, &change).await? {
+                    self.refresh(table).await?;
+                    if version % CHECKPOINT_EVERY == 0
+                        && let Err(error) = self.checkpoint(table).await
+                    {
+                        tracing::warn!(
+                            table = table.as_str(),
+                            version,
+                            error = &error as &dyn std::error::Error,
+                            "no checkpoint was written"
+                        );
+                    }
+                    return Ok(Landed { before: state.version, after: version });
+                }
+                tokio::time::sleep(Duration::from_millis(u64::from(attempt.min(20)))).await;
             }
-            tokio::time::sleep(Duration::from_millis(u64::from(attempt.min(20)))).await;
+            Err(StoreError::Contended { table: table.as_str(), attempts: ATTEMPTS_MAX })
         }
-        Err(StoreError::Contended { table: table.as_str(), attempts: ATTEMPTS_MAX })
+        .boxed()
     }
 
     /// Creates the next entry; false when another writer has. An error is looked into: the entry may be there all the same.

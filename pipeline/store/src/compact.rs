@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 use ameles_core::{Month, SuppressionSource};
 use ameles_schemas::Table;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 
 use crate::names::Origin;
 use crate::rewrite::{RowProgress, Scope, committed, in_line};
@@ -58,36 +60,39 @@ impl Maintainer {
     ///
     /// # Errors
     /// When storage fails. What was merged stays merged; if it failed between the commits of one merge, `recover` or the next call ends it.
-    pub async fn compact_month(
-        &self,
+    pub fn compact_month<'a>(
+        &'a self,
         month: Month,
         runs_max: usize,
-        suppressions: &dyn SuppressionSource,
-        progress: RowProgress<'_>,
-    ) -> Result<Compacted, StoreError> {
-        let mut compacted = Compacted::default();
-        for _ in 0..MERGES_MAX {
-            let claim = self.claim(month)?;
-            let snapshot = self.warehouse.snapshot().await?;
-            // Read after the snapshot: who has been let in again since an erasure, with rows in the snapshot, is no longer covered here.
-            let rewrite = Rewrite { suppressed: Arc::new(suppressions.current().await?.carried_out()), closed: false };
-            if !in_line(&snapshot, &self.warehouse, month) {
-                // A rewrite was interrupted: another round on top would hide it.
-                drop(claim);
-                let files = snapshot.month_files(Table::Events, month).len() as u64;
-                let done = self.rewrite_month(month, &rewrite, progress).await?;
-                compacted.add(files, done.rows_after, done.duplicates);
-                continue;
+        suppressions: &'a dyn SuppressionSource,
+        progress: RowProgress<'a>,
+    ) -> BoxFuture<'a, Result<Compacted, StoreError>> {
+        async move {
+            let mut compacted = Compacted::default();
+            for _ in 0..MERGES_MAX {
+                let claim = self.claim(month)?;
+                let snapshot = self.warehouse.snapshot().await?;
+                // Read after the snapshot: who has been let in again since an erasure, with rows in the snapshot, is no longer covered here.
+                let rewrite = Rewrite { suppressed: Arc::new(suppressions.current().await?.carried_out()), closed: false };
+                if !in_line(&snapshot, &self.warehouse, month) {
+                    // A rewrite was interrupted: another round on top would hide it.
+                    drop(claim);
+                    let files = snapshot.month_files(Table::Events, month).len() as u64;
+                    let done = self.rewrite_month(month, &rewrite, progress).await?;
+                    compacted.add(files, done.rows_after, done.duplicates);
+                    continue;
+                }
+                let Some((inputs, tier)) = due_runs(snapshot.month_files(Table::Events, month), runs_max) else { break };
+                let merged = self.merge(month, &inputs, Some(tier), &rewrite, progress).await?;
+                for table in Table::ALL.into_iter().filter(|table| merged.files.contains_key(table)) {
+                    self.replace(&snapshot, table, month, &inputs, &merged, Scope::Runs).await?;
+                    committed(&self.warehouse, table)?;
+                }
+                compacted.add(inputs.len() as u64, merged.rows_after, merged.duplicates());
             }
-            let Some((inputs, tier)) = due_runs(snapshot.month_files(Table::Events, month), runs_max) else { break };
-            let merged = self.merge(month, &inputs, Some(tier), &rewrite, progress).await?;
-            for table in Table::ALL.into_iter().filter(|table| merged.files.contains_key(table)) {
-                self.replace(&snapshot, table, month, &inputs, &merged, Scope::Runs).await?;
-                committed(&self.warehouse, table)?;
-            }
-            compacted.add(inputs.len() as u64, merged.rows_after, merged.duplicates());
+            Ok(compacted)
         }
-        Ok(compacted)
+        .boxed()
     }
 }
 

@@ -18,6 +18,8 @@ use ameles_core::Month;
 use ameles_schemas::Table;
 use arrow::array::{AsArray, RecordBatch};
 use async_trait::async_trait;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 
 use crate::append::derived_tables;
 use crate::commit::{Decision, Plan};
@@ -68,31 +70,38 @@ impl Maintainer {
     ///
     /// # Errors
     /// When the warehouse has rows already, rows come out of order, or storage fails.
-    pub async fn write_settled(&self, source: Arc<dyn SettledRows>, progress: RowProgress<'_>) -> Result<Vec<WrittenTable>, StoreError> {
-        let snapshot = self.warehouse.snapshot().await?;
-        if !snapshot.is_empty(&self.warehouse) {
-            return Err(not_empty());
-        }
-        let months = source.months();
-        if !months.is_sorted_by(|a, b| a < b) {
-            return Err(StoreError::Batch("the months do not ascend".into()));
-        }
-        let rounds: Vec<(Month, i64)> =
-            months.iter().map(|month| (*month, 1 + warehouse_round(&snapshot, &self.warehouse, *month))).collect();
-        let writing = Writing { warehouse: self.warehouse.clone(), generation: self.next_generation(), months, source };
-        let files = counted(move |counter| writing.run(&counter), progress).await?;
-        let mut written = Vec::new();
-        for table in derived_tables(self.warehouse.tables()).into_iter().chain([Table::Events]) {
-            let mut add: Vec<NewFile> = files.iter().filter(|(of, _)| *of == table).map(|(_, file)| file.clone()).collect();
-            add.sort_by(|a, b| a.path.cmp(&b.path));
-            if table != Table::Events {
-                let (rows, bytes) = (add.iter().map(|file| file.rows).sum(), add.iter().map(|file| file.size).sum());
-                written.push(WrittenTable { table, rows, files: add.len(), bytes });
+    pub fn write_settled<'a>(
+        &'a self,
+        source: Arc<dyn SettledRows>,
+        progress: RowProgress<'a>,
+    ) -> BoxFuture<'a, Result<Vec<WrittenTable>, StoreError>> {
+        async move {
+            let snapshot = self.warehouse.snapshot().await?;
+            if !snapshot.is_empty(&self.warehouse) {
+                return Err(not_empty());
             }
-            self.warehouse.commit(table, &mut DirectPlan { add, rounds: &rounds }).await?;
-            self.warehouse.failpoint("direct.committed")?;
+            let months = source.months();
+            if !months.is_sorted_by(|a, b| a < b) {
+                return Err(StoreError::Batch("the months do not ascend".into()));
+            }
+            let rounds: Vec<(Month, i64)> =
+                months.iter().map(|month| (*month, 1 + warehouse_round(&snapshot, &self.warehouse, *month))).collect();
+            let writing = Writing { warehouse: self.warehouse.clone(), generation: self.next_generation(), months, source };
+            let files = counted(move |counter| writing.run(&counter), progress).await?;
+            let mut written = Vec::new();
+            for table in derived_tables(self.warehouse.tables()).into_iter().chain([Table::Events]) {
+                let mut add: Vec<NewFile> = files.iter().filter(|(of, _)| *of == table).map(|(_, file)| file.clone()).collect();
+                add.sort_by(|a, b| a.path.cmp(&b.path));
+                if table != Table::Events {
+                    let (rows, bytes) = (add.iter().map(|file| file.rows).sum(), add.iter().map(|file| file.size).sum());
+                    written.push(WrittenTable { table, rows, files: add.len(), bytes });
+                }
+                self.warehouse.commit(table, &mut DirectPlan { add, rounds: &rounds }).await?;
+                self.warehouse.failpoint("direct.committed")?;
+            }
+            Ok(written)
         }
-        Ok(written)
+        .boxed()
     }
 }
 

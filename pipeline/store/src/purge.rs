@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use ameles_core::{Month, SharedClock, Timestamp};
 use ameles_schemas::Table;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -64,60 +66,63 @@ impl Maintainer {
     ///
     /// # Errors
     /// When storage fails; what was deleted stays deleted, and it can be repeated.
-    pub async fn purge(&mut self, grace_s: u64, clock: &SharedClock) -> Result<PurgeReport, StoreError> {
-        let now = clock.now();
-        let warehouse = self.warehouse.clone();
-        let (found, dead) = tokio::task::spawn_blocking(move || {
-            // Listed first, then the leases are tried, then the logs are read: a file of a lease that was dead before the logs
-            // were read is in them or in no commit ever.
-            let found = list(&warehouse)?;
-            let mut dead: HashMap<String, bool> = HashMap::new();
+    pub fn purge<'a>(&'a mut self, grace_s: u64, clock: &'a SharedClock) -> BoxFuture<'a, Result<PurgeReport, StoreError>> {
+        async move {
+            let now = clock.now();
+            let warehouse = self.warehouse.clone();
+            let (found, dead) = tokio::task::spawn_blocking(move || {
+                // Listed first, then the leases are tried, then the logs are read: a file of a lease that was dead before the logs
+                // were read is in them or in no commit ever.
+                let found = list(&warehouse)?;
+                let mut dead: HashMap<String, bool> = HashMap::new();
+                for file in &found {
+                    if let Some((lease, _)) = batch_of(&file.name.origin)
+                        && !dead.contains_key(lease)
+                    {
+                        dead.insert(lease.to_owned(), warehouse.is_dead(lease)?);
+                    }
+                }
+                Ok::<_, StoreError>((found, dead))
+            })
+            .await??;
+            let snapshot = self.warehouse.snapshot().await?;
+            let grace = i64::try_from(grace_s).unwrap_or(i64::MAX);
+            let mut report = PurgeReport::default();
+            let mut doomed = Vec::new();
+            let judge = Judge::new(&snapshot, &dead, grace, now);
             for file in &found {
-                if let Some((lease, _)) = batch_of(&file.name.origin)
-                    && !dead.contains_key(lease)
-                {
-                    dead.insert(lease.to_owned(), warehouse.is_dead(lease)?);
+                match judge.fate(file) {
+                    Fate::Keep => {}
+                    Fate::Delete => {
+                        report.files += 1;
+                        report.bytes += file.bytes;
+                        doomed.push(file.path.clone());
+                    }
+                    Fate::WaitUntil(at) => {
+                        report.waiting += 1;
+                        report.next_at = report.next_at.max(Some(at));
+                    }
                 }
             }
-            Ok::<_, StoreError>((found, dead))
-        })
-        .await??;
-        let snapshot = self.warehouse.snapshot().await?;
-        let grace = i64::try_from(grace_s).unwrap_or(i64::MAX);
-        let mut report = PurgeReport::default();
-        let mut doomed = Vec::new();
-        let judge = Judge::new(&snapshot, &dead, grace, now);
-        for file in &found {
-            match judge.fate(file) {
-                Fate::Keep => {}
-                Fate::Delete => {
-                    report.files += 1;
-                    report.bytes += file.bytes;
-                    doomed.push(file.path.clone());
-                }
-                Fate::WaitUntil(at) => {
-                    report.waiting += 1;
-                    report.next_at = report.next_at.max(Some(at));
+            let root = self.warehouse.root().display().to_string();
+            let warehouse = self.warehouse.clone();
+            let delete = move || durable::delete_in_any_order(&doomed).and_then(|_| cohorts::delete_others(&warehouse, &snapshot));
+            let deleting = tokio::task::spawn_blocking(delete).await?;
+            deleting.map_err(|source| StoreError::Io { doing: "deleting from", path: root, source })?;
+            self.warehouse.failpoint("purge.files_deleted")?;
+            // Side by side, on all cores. All are waited for, whichever fails.
+            let tables = self.warehouse.tables().tables().into_iter();
+            let mut cleaning: JoinSet<_> = tables.map(|table| clean_log(self.warehouse.clone(), table, now)).collect();
+            let mut failed = None;
+            while let Some(cleaned) = cleaning.join_next().await {
+                match cleaned.map_err(StoreError::from).flatten() {
+                    Ok(files) => report.log_files += files,
+                    Err(error) => failed = failed.or(Some(error)),
                 }
             }
+            failed.map_or(Ok(report), Err)
         }
-        let root = self.warehouse.root().display().to_string();
-        let warehouse = self.warehouse.clone();
-        let delete = move || durable::delete_in_any_order(&doomed).and_then(|_| cohorts::delete_others(&warehouse, &snapshot));
-        let deleting = tokio::task::spawn_blocking(delete).await?;
-        deleting.map_err(|source| StoreError::Io { doing: "deleting from", path: root, source })?;
-        self.warehouse.failpoint("purge.files_deleted")?;
-        // Side by side, on all cores. All are waited for, whichever fails.
-        let tables = self.warehouse.tables().tables().into_iter();
-        let mut cleaning: JoinSet<_> = tables.map(|table| clean_log(self.warehouse.clone(), table, now)).collect();
-        let mut failed = None;
-        while let Some(cleaned) = cleaning.join_next().await {
-            match cleaned.map_err(StoreError::from).flatten() {
-                Ok(files) => report.log_files += files,
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
-        failed.map_or(Ok(report), Err)
+        .boxed()
     }
 }
 

@@ -9,6 +9,8 @@ use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, not};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use async_trait::async_trait;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use hashbrown::HashSet;
 
 use crate::append::covered_rejections;
@@ -30,19 +32,22 @@ impl Maintainer {
     ///
     /// # Errors
     /// When storage fails.
-    pub async fn erase_quarantine(&self, devices: &HashSet<DeviceId>) -> Result<TableChange, StoreError> {
-        let warehouse = &self.warehouse;
-        warehouse.barrier().await?;
-        let state = warehouse.refresh(Table::Quarantine).await?;
-        let mut wanted: Vec<[u8; 16]> = devices.iter().map(|device| *device.as_bytes()).collect();
-        wanted.sort_unstable();
-        let wanted = Arc::new(wanted);
-        let (folder, schema) = (warehouse.table_folder(Table::Quarantine), warehouse.tables().file_schema(Table::Quarantine));
-        let (generation, files) = (self.next_generation(), Arc::clone(&state));
-        let erased = tokio::task::spawn_blocking(move || erase_devices(&folder, &schema, &files.files, &wanted, &generation)).await??;
-        let mut plan = ReplacePlan { replaced: &erased, data_change: true };
-        let landed = warehouse.commit(Table::Quarantine, &mut plan).await?;
-        Ok(TableChange::new(Table::Quarantine, landed, erased.removed, erased.written.iter().map(Written::evidence).collect()))
+    pub fn erase_quarantine<'a>(&'a self, devices: &'a HashSet<DeviceId>) -> BoxFuture<'a, Result<TableChange, StoreError>> {
+        async move {
+            let warehouse = &self.warehouse;
+            warehouse.barrier().await?;
+            let state = warehouse.refresh(Table::Quarantine).await?;
+            let mut wanted: Vec<[u8; 16]> = devices.iter().map(|device| *device.as_bytes()).collect();
+            wanted.sort_unstable();
+            let wanted = Arc::new(wanted);
+            let (folder, schema) = (warehouse.table_folder(Table::Quarantine), warehouse.tables().file_schema(Table::Quarantine));
+            let (generation, files) = (self.next_generation(), Arc::clone(&state));
+            let erased = tokio::task::spawn_blocking(move || erase_devices(&folder, &schema, &files.files, &wanted, &generation)).await??;
+            let mut plan = ReplacePlan { replaced: &erased, data_change: true };
+            let landed = warehouse.commit(Table::Quarantine, &mut plan).await?;
+            Ok(TableChange::new(Table::Quarantine, landed, erased.removed, erased.written.iter().map(Written::evidence).collect()))
+        }
+        .boxed()
     }
 
     /// Merges files of `quarantine`, month by month, while any month has more than `runs_max` of one tier (at least 2).
@@ -50,23 +55,30 @@ impl Maintainer {
     ///
     /// # Errors
     /// When storage fails; what was merged stays merged.
-    pub async fn compact_quarantine(&self, runs_max: usize, suppressions: &dyn SuppressionSource) -> Result<Compacted, StoreError> {
-        let warehouse = &self.warehouse;
-        let mut compacted = Compacted::default();
-        for _ in 0..MERGES_MAX {
-            let state = warehouse.refresh(Table::Quarantine).await?;
-            let Some((files, tier)) = due_files(&state.files, runs_max) else { break };
-            let (folder, schema) = (warehouse.table_folder(Table::Quarantine), warehouse.tables().file_schema(Table::Quarantine));
-            let (generation, suppressed) = (self.next_generation(), suppressions.current().await?.carried_out());
-            let merging = tokio::task::spawn_blocking(move || merge_files(&folder, &schema, files, &suppressed, &generation, tier));
-            let merged = merging.await??;
-            let rows = |files: &[FileEvidence]| files.iter().map(|file| file.rows).sum::<u64>();
-            let (read, written) = (rows(&merged.removed), merged.written.iter().map(|written| written.file.rows).sum::<u64>());
-            let mut plan = ReplacePlan { replaced: &merged, data_change: read != written };
-            let _: Landed = warehouse.commit(Table::Quarantine, &mut plan).await?;
-            compacted.add(merged.removed.len() as u64, written, 0);
+    pub fn compact_quarantine<'a>(
+        &'a self,
+        runs_max: usize,
+        suppressions: &'a dyn SuppressionSource,
+    ) -> BoxFuture<'a, Result<Compacted, StoreError>> {
+        async move {
+            let warehouse = &self.warehouse;
+            let mut compacted = Compacted::default();
+            for _ in 0..MERGES_MAX {
+                let state = warehouse.refresh(Table::Quarantine).await?;
+                let Some((files, tier)) = due_files(&state.files, runs_max) else { break };
+                let (folder, schema) = (warehouse.table_folder(Table::Quarantine), warehouse.tables().file_schema(Table::Quarantine));
+                let (generation, suppressed) = (self.next_generation(), suppressions.current().await?.carried_out());
+                let merging = tokio::task::spawn_blocking(move || merge_files(&folder, &schema, files, &suppressed, &generation, tier));
+                let merged = merging.await??;
+                let rows = |files: &[FileEvidence]| files.iter().map(|file| file.rows).sum::<u64>();
+                let (read, written) = (rows(&merged.removed), merged.written.iter().map(|written| written.file.rows).sum::<u64>());
+                let mut plan = ReplacePlan { replaced: &merged, data_change: read != written };
+                let _: Landed = warehouse.commit(Table::Quarantine, &mut plan).await?;
+                compacted.add(merged.removed.len() as u64, written, 0);
+            }
+            Ok(compacted)
         }
-        Ok(compacted)
+        .boxed()
     }
 }
 

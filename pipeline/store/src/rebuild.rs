@@ -13,6 +13,8 @@ use std::time::Duration;
 use ameles_core::{Month, SuppressionSet};
 use ameles_schemas::Table;
 use async_trait::async_trait;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use serde::Serialize;
 
 use crate::append::{batch_of, derived_tables};
@@ -76,41 +78,45 @@ impl Maintainer {
     ///
     /// # Errors
     /// When the month has rows but no events, or storage fails; before the first commit the month is as it was.
-    pub async fn rebuild_month(
-        &self,
+    pub fn rebuild_month<'a>(
+        &'a self,
         month: Month,
         suppressed: Arc<SuppressionSet>,
-        progress: RowProgress<'_>,
-    ) -> Result<MonthRebuild, StoreError> {
-        let _claim = self.claim(month)?;
-        let warehouse = &self.warehouse;
-        let snapshot = self.rolled_up(month).await?;
-        let inputs = snapshot.month_files(Table::Events, month).to_vec();
-        if let Some(table) = derived_tables(warehouse.tables()).into_iter().find(|table| !snapshot.month_files(*table, month).is_empty())
-            && inputs.is_empty()
-        {
-            return Err(StoreError::Batch(format!(
-                "{month} has rows in {table} but no events, from which alone they could be made anew; it stays as it is"
-            )));
+        progress: RowProgress<'a>,
+    ) -> BoxFuture<'a, Result<MonthRebuild, StoreError>> {
+        async move {
+            let _claim = self.claim(month)?;
+            let warehouse = &self.warehouse;
+            let snapshot = self.rolled_up(month).await?;
+            let inputs = snapshot.month_files(Table::Events, month).to_vec();
+            if let Some(table) =
+                derived_tables(warehouse.tables()).into_iter().find(|table| !snapshot.month_files(*table, month).is_empty())
+                && inputs.is_empty()
+            {
+                return Err(StoreError::Batch(format!(
+                    "{month} has rows in {table} but no events, from which alone they could be made anew; it stays as it is"
+                )));
+            }
+            let spec = Rewrite { suppressed, closed: false };
+            let settled = self.merge(month, &inputs, None, &spec, progress).await?;
+            let mut tables = Vec::new();
+            for table in derived_tables(warehouse.tables()) {
+                let stored = snapshot.month_files(table, month).to_vec();
+                let made = settled.files.get(&table).cloned().unwrap_or_default();
+                let warehouse = warehouse.clone();
+                tables.push(tokio::task::spawn_blocking(move || compare(&warehouse, table, month, &stored, &made)).await??);
+            }
+            // Where a rewrite was interrupted the tables may agree, and their rounds do not.
+            let replaced = !tables.iter().all(TableRebuild::is_same) || !in_line(&snapshot, warehouse, month);
+            if replaced {
+                self.put_in_place(&snapshot, month, &inputs, &settled).await?;
+            } else {
+                self.discard(&settled).await?;
+            }
+            let duplicates = if replaced { settled.duplicates() } else { 0 };
+            Ok(MonthRebuild { events: settled.rows_after, duplicates, tables, replaced })
         }
-        let spec = Rewrite { suppressed, closed: false };
-        let settled = self.merge(month, &inputs, None, &spec, progress).await?;
-        let mut tables = Vec::new();
-        for table in derived_tables(warehouse.tables()) {
-            let stored = snapshot.month_files(table, month).to_vec();
-            let made = settled.files.get(&table).cloned().unwrap_or_default();
-            let warehouse = warehouse.clone();
-            tables.push(tokio::task::spawn_blocking(move || compare(&warehouse, table, month, &stored, &made)).await??);
-        }
-        // Where a rewrite was interrupted the tables may agree, and their rounds do not.
-        let replaced = !tables.iter().all(TableRebuild::is_same) || !in_line(&snapshot, warehouse, month);
-        if replaced {
-            self.put_in_place(&snapshot, month, &inputs, &settled).await?;
-        } else {
-            self.discard(&settled).await?;
-        }
-        let duplicates = if replaced { settled.duplicates() } else { 0 };
-        Ok(MonthRebuild { events: settled.rows_after, duplicates, tables, replaced })
+        .boxed()
     }
 
     /// A snapshot in which no living writer's roll-up of the month is on its way.

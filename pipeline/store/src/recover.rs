@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use ameles_core::Month;
 use ameles_schemas::Table;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use hashbrown::HashSet;
 
 use crate::append::{batch_of, derived_tables};
@@ -33,13 +35,16 @@ impl Maintainer {
     ///
     /// # Errors
     /// When storage fails.
-    pub async fn recover(&mut self) -> Result<(), StoreError> {
-        let snapshot = self.warehouse.snapshot().await?;
-        for month in months_out_of_line(&self.warehouse, &snapshot)? {
-            tracing::info!(%month, "making a month's roll-up anew after a crash");
-            self.rewrite_month(month, &Rewrite::default(), &|_| {}).await?;
+    pub fn recover<'a>(&'a mut self) -> BoxFuture<'a, Result<(), StoreError>> {
+        async move {
+            let snapshot = self.warehouse.snapshot().await?;
+            for month in months_out_of_line(&self.warehouse, &snapshot)? {
+                tracing::info!(%month, "making a month's roll-up anew after a crash");
+                self.rewrite_month(month, &Rewrite::default(), &|_| {}).await?;
+            }
+            Ok(())
         }
-        Ok(())
+        .boxed()
     }
 }
 

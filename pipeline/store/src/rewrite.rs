@@ -5,6 +5,8 @@ use std::sync::Arc;
 use ameles_core::{Month, SuppressionSet};
 use ameles_schemas::Table;
 use async_trait::async_trait;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 
@@ -102,56 +104,71 @@ impl Maintainer {
     /// # Errors
     /// When rows that must stay would not, or storage fails before the commit to `events`: the month is then as it was.
     /// When it fails later, `recover` or the next rewrite ends it.
-    pub async fn rewrite_month(&self, month: Month, spec: &Rewrite, progress: RowProgress<'_>) -> Result<MonthRewrite, StoreError> {
-        let _claim = self.claim(month)?;
-        let warehouse = &self.warehouse;
-        if !spec.suppressed.is_empty() {
-            // Whoever had looked at the suppressions before this request came in has committed after this.
-            warehouse.barrier().await?;
-        }
-        let snapshot = warehouse.snapshot().await?;
-        let inputs = snapshot.month_files(Table::Events, month).to_vec();
-        if spec.suppressed.is_empty() && is_as_wanted(&snapshot, warehouse, month, spec.closed) {
-            return Ok(MonthRewrite { rows_after: inputs.iter().map(|file| file.rows).sum(), ..MonthRewrite::default() });
-        }
-        if !spec.suppressed.is_empty()
-            && !inputs.is_empty()
-            && is_as_wanted(&snapshot, warehouse, month, spec.closed)
-            && let Some(rewrite) = self.splice(&snapshot, month, spec, progress).await?
-        {
-            return Ok(rewrite);
-        }
-        let round_of = |table: Table| snapshot.txn(table, &round_app(month));
-        for table in derived_tables(warehouse.tables()) {
-            // A rewrite that was interrupted differs in its round. Otherwise the events have expired: nothing can be made anew from them.
-            if inputs.is_empty() && !snapshot.month_files(table, month).is_empty() && round_of(table) == round_of(Table::Events) {
-                return Err(StoreError::Batch(format!(
-                    "{month} has rows in {table} but no events; rows of expired months cannot be erased yet"
-                )));
+    pub fn rewrite_month<'a>(
+        &'a self,
+        month: Month,
+        spec: &'a Rewrite,
+        progress: RowProgress<'a>,
+    ) -> BoxFuture<'a, Result<MonthRewrite, StoreError>> {
+        async move {
+            let _claim = self.claim(month)?;
+            let warehouse = &self.warehouse;
+            if !spec.suppressed.is_empty() {
+                // Whoever had looked at the suppressions before this request came in has committed after this.
+                warehouse.barrier().await?;
             }
+            let snapshot = warehouse.snapshot().await?;
+            let inputs = snapshot.month_files(Table::Events, month).to_vec();
+            if spec.suppressed.is_empty() && is_as_wanted(&snapshot, warehouse, month, spec.closed) {
+                return Ok(MonthRewrite { rows_after: inputs.iter().map(|file| file.rows).sum(), ..MonthRewrite::default() });
+            }
+            if !spec.suppressed.is_empty()
+                && !inputs.is_empty()
+                && is_as_wanted(&snapshot, warehouse, month, spec.closed)
+                && let Some(rewrite) = self.splice(&snapshot, month, spec, progress).await?
+            {
+                return Ok(rewrite);
+            }
+            let round_of = |table: Table| snapshot.txn(table, &round_app(month));
+            for table in derived_tables(warehouse.tables()) {
+                // A rewrite that was interrupted differs in its round. Otherwise the events have expired: nothing can be made anew from them.
+                if inputs.is_empty() && !snapshot.month_files(table, month).is_empty() && round_of(table) == round_of(Table::Events) {
+                    return Err(StoreError::Batch(format!(
+                        "{month} has rows in {table} but no events; rows of expired months cannot be erased yet"
+                    )));
+                }
+            }
+            let settled = self.merge(month, &inputs, None, spec, progress).await?;
+            let untouched = settled.erased == 0 && settled.duplicates_by.is_empty();
+            if untouched && is_as_wanted(&snapshot, warehouse, month, spec.closed) {
+                // Nothing that was looked for is there: the files stay as they are.
+                self.discard(&settled).await?;
+                return Ok(MonthRewrite { rows_after: settled.rows_after, ..MonthRewrite::default() });
+            }
+            let mut tables = Vec::new();
+            for table in Table::ALL.into_iter().filter(|table| settled.files.contains_key(table)) {
+                let (landed, removed) = self.replace(&snapshot, table, month, &inputs, &settled, Scope::Month).await?;
+                let folder = warehouse.table_folder(table);
+                let hashed =
+                    tokio::task::spawn_blocking(move || removed.iter().map(|file| evidence(&folder, file)).collect::<Result<Vec<_>, _>>())
+                        .await??;
+                tables.push(TableChange::new(table, landed, hashed, settled.files[&table].iter().map(Written::evidence).collect()));
+                committed(warehouse, table)?;
+            }
+            let duplicates = settled.duplicates();
+            let mut duplicates_by: Vec<Repeats> =
+                settled.duplicates_by.into_iter().map(|((lease, partner), rows)| Repeats { lease, partner, rows }).collect();
+            duplicates_by.sort();
+            Ok(MonthRewrite {
+                duplicates,
+                duplicates_by,
+                erased_rows: settled.erased,
+                rows_after: settled.rows_after,
+                tables,
+                spliced: None,
+            })
         }
-        let settled = self.merge(month, &inputs, None, spec, progress).await?;
-        let untouched = settled.erased == 0 && settled.duplicates_by.is_empty();
-        if untouched && is_as_wanted(&snapshot, warehouse, month, spec.closed) {
-            // Nothing that was looked for is there: the files stay as they are.
-            self.discard(&settled).await?;
-            return Ok(MonthRewrite { rows_after: settled.rows_after, ..MonthRewrite::default() });
-        }
-        let mut tables = Vec::new();
-        for table in Table::ALL.into_iter().filter(|table| settled.files.contains_key(table)) {
-            let (landed, removed) = self.replace(&snapshot, table, month, &inputs, &settled, Scope::Month).await?;
-            let folder = warehouse.table_folder(table);
-            let hashed =
-                tokio::task::spawn_blocking(move || removed.iter().map(|file| evidence(&folder, file)).collect::<Result<Vec<_>, _>>())
-                    .await??;
-            tables.push(TableChange::new(table, landed, hashed, settled.files[&table].iter().map(Written::evidence).collect()));
-            committed(warehouse, table)?;
-        }
-        let duplicates = settled.duplicates();
-        let mut duplicates_by: Vec<Repeats> =
-            settled.duplicates_by.into_iter().map(|((lease, partner), rows)| Repeats { lease, partner, rows }).collect();
-        duplicates_by.sort();
-        Ok(MonthRewrite { duplicates, duplicates_by, erased_rows: settled.erased, rows_after: settled.rows_after, tables, spliced: None })
+        .boxed()
     }
 
     /// Takes what `spec` covers out of a month that is one settled run; none where its files are not of the shape for that.

@@ -13,6 +13,8 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
 use base64_text::encodings;
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use hashbrown::{HashMap, HashSet};
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::PageIndexPolicy;
@@ -67,20 +69,28 @@ pub type ScanProgress<'a> = &'a (dyn Fn(u64) + Send + Sync);
 ///
 /// # Errors
 /// When a file cannot be read or decoded: then nothing is certain.
-pub async fn scan_for(root: &Path, locked: &Locked, subjects: &[Subject], progress: ScanProgress<'_>) -> Result<ScanReport, StoreError> {
-    let (root, locked, needles) = (root.to_owned(), locked.clone(), Needles::new(subjects));
-    let scan = move |scanned: Counter| {
-        let mut report = ScanReport::default();
-        let mut files = Vec::new();
-        walk(&root, &mut files)?;
-        for path in files {
-            let before = report.bytes;
-            scan_file(&root, &path, &locked, &needles, &mut report)?;
-            scanned.add(report.bytes - before);
-        }
-        Ok(report)
-    };
-    counted(scan, progress).await
+pub fn scan_for<'a>(
+    root: &'a Path,
+    locked: &'a Locked,
+    subjects: &'a [Subject],
+    progress: ScanProgress<'a>,
+) -> BoxFuture<'a, Result<ScanReport, StoreError>> {
+    async move {
+        let (root, locked, needles) = (root.to_owned(), locked.clone(), Needles::new(subjects));
+        let scan = move |scanned: Counter| {
+            let mut report = ScanReport::default();
+            let mut files = Vec::new();
+            walk(&root, &mut files)?;
+            for path in files {
+                let before = report.bytes;
+                scan_file(&root, &path, &locked, &needles, &mut report)?;
+                scanned.add(report.bytes - before);
+            }
+            Ok(report)
+        };
+        counted(scan, progress).await
+    }
+    .boxed()
 }
 
 /// The same, but of the data files that `snapshot` names only the pages are decoded that may hold a subject: those of the
@@ -89,41 +99,44 @@ pub async fn scan_for(root: &Path, locked: &Locked, subjects: &[Subject], progre
 ///
 /// # Errors
 /// As [`scan_for`].
-pub async fn scan_by_index(
-    root: &Path,
-    locked: &Locked,
-    warehouse: &Warehouse,
-    snapshot: &Snapshot,
-    subjects: &[Subject],
-    progress: ScanProgress<'_>,
-) -> Result<ScanReport, StoreError> {
-    let mut live: HashMap<PathBuf, Table> = HashMap::new();
-    for table in [Table::Events, Table::Activity, Table::Links, Table::Devices] {
-        live.extend(snapshot.files(table).iter().map(|file| (warehouse.table_folder(table).join(&file.path), table)));
-    }
-    let (root, locked, wanted) = (root.to_owned(), locked.clone(), Wanted::new(subjects));
-    let scan = move |scanned: Counter| {
-        let mut files = Vec::new();
-        walk(&root, &mut files)?;
-        let work = |codec: &mut Codec, path: PathBuf| {
-            let mut report = ScanReport::default();
-            let indexed = match live.get(&path) {
-                Some(table) => scan_candidates(&root, &path, *table, codec, &wanted),
-                None => Err(Stop::Unsupported("no table names it")),
+pub fn scan_by_index<'a>(
+    root: &'a Path,
+    locked: &'a Locked,
+    warehouse: &'a Warehouse,
+    snapshot: &'a Snapshot,
+    subjects: &'a [Subject],
+    progress: ScanProgress<'a>,
+) -> BoxFuture<'a, Result<ScanReport, StoreError>> {
+    async move {
+        let mut live: HashMap<PathBuf, Table> = HashMap::new();
+        for table in [Table::Events, Table::Activity, Table::Links, Table::Devices] {
+            live.extend(snapshot.files(table).iter().map(|file| (warehouse.table_folder(table).join(&file.path), table)));
+        }
+        let (root, locked, wanted) = (root.to_owned(), locked.clone(), Wanted::new(subjects));
+        let scan = move |scanned: Counter| {
+            let mut files = Vec::new();
+            walk(&root, &mut files)?;
+            let work = |codec: &mut Codec, path: PathBuf| {
+                let mut report = ScanReport::default();
+                let indexed = match live.get(&path) {
+                    Some(table) => scan_candidates(&root, &path, *table, codec, &wanted),
+                    None => Err(Stop::Unsupported("no table names it")),
+                };
+                match indexed {
+                    Ok(found) => report = found,
+                    Err(Stop::Failed(error)) => return Err(error.into()),
+                    // Of another shape, or damaged: decoding all of it tells.
+                    Err(_) => scan_file(&root, &path, &locked, &wanted.needles, &mut report)?,
+                }
+                scanned.add(report.bytes);
+                Ok(report)
             };
-            match indexed {
-                Ok(found) => report = found,
-                Err(Stop::Failed(error)) => return Err(error.into()),
-                // Of another shape, or damaged: decoding all of it tells.
-                Err(_) => scan_file(&root, &path, &locked, &wanted.needles, &mut report)?,
-            }
-            scanned.add(report.bytes);
-            Ok(report)
+            let parts = parallel(files.into(), work).map_err(|stop| stop.into_error("the warehouse"))?;
+            Ok(parts.into_iter().fold(ScanReport::default(), ScanReport::and))
         };
-        let parts = parallel(files.into(), work).map_err(|stop| stop.into_error("the warehouse"))?;
-        Ok(parts.into_iter().fold(ScanReport::default(), ScanReport::and))
-    };
-    counted(scan, progress).await
+        counted(scan, progress).await
+    }
+    .boxed()
 }
 
 impl ScanReport {

@@ -14,6 +14,8 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef, TimestampMicrosecondType};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use hashbrown::{HashMap, HashSet};
 
 use crate::affected::{resolve, some_columns, sorted};
@@ -56,12 +58,15 @@ impl ReadView {
     ///
     /// # Errors
     /// When storage fails.
-    pub async fn open(warehouse: &Warehouse, suppressions: Arc<SuppressionSet>) -> Result<Arc<Self>, StoreError> {
-        match Self::try_open(warehouse, &suppressions).await {
-            // A purge took files away between the log and the look at them: a new snapshot names others.
-            Err(error) if error.is_vanished_file() => Self::try_open(warehouse, &suppressions).await,
-            opened => opened,
+    pub fn open<'a>(warehouse: &'a Warehouse, suppressions: Arc<SuppressionSet>) -> BoxFuture<'a, Result<Arc<Self>, StoreError>> {
+        async move {
+            match Self::try_open(warehouse, &suppressions).await {
+                // A purge took files away between the log and the look at them: a new snapshot names others.
+                Err(error) if error.is_vanished_file() => Self::try_open(warehouse, &suppressions).await,
+                opened => opened,
+            }
         }
+        .boxed()
     }
 
     async fn try_open(warehouse: &Warehouse, suppressions: &SuppressionSet) -> Result<Arc<Self>, StoreError> {

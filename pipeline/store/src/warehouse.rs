@@ -11,6 +11,8 @@ use async_trait::async_trait;
 use deltalake_core::kernel::StructType;
 use deltalake_core::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
 use deltalake_core::{DeltaTableBuilder, DeltaTableError};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use url::Url;
 
 use crate::commit::{Decision, Plan};
@@ -77,34 +79,43 @@ impl Warehouse {
     ///
     /// # Errors
     /// When a table there has other columns, or storage fails.
-    pub async fn create(root: &Path, tables: TableSchemas) -> Result<Self, StoreError> {
-        let io = |source| StoreError::Io { doing: "creating", path: root.display().to_string(), source };
-        durable::make_directory(root).map_err(io)?;
-        let warehouse = Self::new(&root.canonicalize().map_err(io)?, tables, Arc::new(SystemClock));
-        for table in warehouse.tables().tables() {
-            let mut plan = Shape { table, wanted: warehouse.tables().schema(table) };
-            warehouse.commit(table, &mut plan).await?;
+    pub fn create<'a>(root: &'a Path, tables: TableSchemas) -> BoxFuture<'a, Result<Self, StoreError>> {
+        async move {
+            let io = |source| StoreError::Io { doing: "creating", path: root.display().to_string(), source };
+            durable::make_directory(root).map_err(io)?;
+            let warehouse = Self::new(&root.canonicalize().map_err(io)?, tables, Arc::new(SystemClock));
+            for table in warehouse.tables().tables() {
+                let mut plan = Shape { table, wanted: warehouse.tables().schema(table) };
+                warehouse.commit(table, &mut plan).await?;
+            }
+            Ok(warehouse)
         }
-        Ok(warehouse)
+        .boxed()
     }
 
     /// Opens a warehouse that `create` has made for the same contract.
     ///
     /// # Errors
     /// When there is none, or its columns are not the contract's.
-    pub async fn open(root: &Path, tables: TableSchemas) -> Result<Self, StoreError> {
-        let missing = || StoreError::NoWarehouse(root.display().to_string());
-        let warehouse = Self::new(&root.canonicalize().map_err(|_| missing())?, tables, Arc::new(SystemClock));
-        for table in warehouse.tables().tables() {
-            let state = warehouse.refresh(table).await?;
-            if state.version < 0 {
-                return Err(missing());
+    pub fn open<'a>(root: &'a Path, tables: TableSchemas) -> BoxFuture<'a, Result<Self, StoreError>> {
+        async move {
+            let missing = || StoreError::NoWarehouse(root.display().to_string());
+            let warehouse = Self::new(&root.canonicalize().map_err(|_| missing())?, tables, Arc::new(SystemClock));
+            for table in warehouse.tables().tables() {
+                let state = warehouse.refresh(table).await?;
+                if state.version < 0 {
+                    return Err(missing());
+                }
+                if merged_schema(table, &state, &warehouse.tables().schema(table))?.is_some() {
+                    return Err(StoreError::schema(
+                        table,
+                        "the contract has columns that the table has not; `Warehouse::create` adds them",
+                    ));
+                }
             }
-            if merged_schema(table, &state, &warehouse.tables().schema(table))?.is_some() {
-                return Err(StoreError::schema(table, "the contract has columns that the table has not; `Warehouse::create` adds them"));
-            }
+            Ok(warehouse)
         }
-        Ok(warehouse)
+        .boxed()
     }
 
     /// This warehouse with another clock (for tests and simulations).
@@ -157,29 +168,39 @@ impl Warehouse {
     ///
     /// # Errors
     /// When a log cannot be read.
-    pub async fn snapshot(&self) -> Result<Arc<Snapshot>, StoreError> {
-        let mut states: [Option<Arc<LogState>>; Table::ALL.len()] = Default::default();
-        // Events last: whatever is rolled up in the snapshot is then in its events.
-        for table in Table::ALL.into_iter().rev().filter(|table| *table != Table::Links || self.tables().has_user) {
-            states[table as usize] = Some(self.refresh(table).await?);
+    pub fn snapshot<'a>(&'a self) -> BoxFuture<'a, Result<Arc<Snapshot>, StoreError>> {
+        async move {
+            let mut states: [Option<Arc<LogState>>; Table::ALL.len()] = Default::default();
+            // Events last: whatever is rolled up in the snapshot is then in its events.
+            for table in Table::ALL.into_iter().rev().filter(|table| *table != Table::Links || self.tables().has_user) {
+                states[table as usize] = Some(self.refresh(table).await?);
+            }
+            Ok(Arc::new(Snapshot::new(states)))
         }
-        Ok(Arc::new(Snapshot::new(states)))
+        .boxed()
     }
 
     /// Writes a checkpoint of the table's present version.
-    pub(crate) async fn checkpoint(&self, table: Table) -> Result<i64, StoreError> {
-        let (name, folder) = (table.as_str(), self.table_folder(table));
-        let url = Url::from_directory_path(&folder).map_err(|()| StoreError::NoWarehouse(folder.display().to_string()))?;
-        let store = Arc::new(DurableStore::new());
-        let table = DeltaTableBuilder::from_url(url.clone())?.with_storage_backend(store, url.clone()).build()?;
-        let engine = table.log_store().engine(None);
-        let written = tokio::task::spawn_blocking(move || {
-            let snapshot = delta_kernel::Snapshot::builder_for(url).build(engine.as_ref())?;
-            snapshot.checkpoint(engine.as_ref(), None)?;
-            Ok::<_, delta_kernel::Error>(snapshot.version())
-        });
-        let version = written.await?.map_err(DeltaTableError::from)?;
-        i64::try_from(version).map_err(|_| StoreError::Log { table: name, version: i64::MAX, what: "its version is out of range".into() })
+    pub(crate) fn checkpoint<'a>(&'a self, table: Table) -> BoxFuture<'a, Result<i64, StoreError>> {
+        async move {
+            let (name, folder) = (table.as_str(), self.table_folder(table));
+            let url = Url::from_directory_path(&folder).map_err(|()| StoreError::NoWarehouse(folder.display().to_string()))?;
+            let store = Arc::new(DurableStore::new());
+            let table = DeltaTableBuilder::from_url(url.clone())?.with_storage_backend(store, url.clone()).build()?;
+            let engine = table.log_store().engine(None);
+            let written = tokio::task::spawn_blocking(move || {
+                let snapshot = delta_kernel::Snapshot::builder_for(url).build(engine.as_ref())?;
+                snapshot.checkpoint(engine.as_ref(), None)?;
+                Ok::<_, delta_kernel::Error>(snapshot.version())
+            });
+            let version = written.await?.map_err(DeltaTableError::from)?;
+            i64::try_from(version).map_err(|_| StoreError::Log {
+                table: name,
+                version: i64::MAX,
+                what: "its version is out of range".into(),
+            })
+        }
+        .boxed()
     }
 }
 

@@ -8,6 +8,8 @@ use ameles_core::{Day, Grain, Month, SuppressionSource};
 use ameles_queries::{Completeness, Guard, MetricRequest, Metrics};
 use ameles_schemas::Table;
 use ameles_store::ReadView;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 
 use crate::figures::{BREAKDOWNS, Breakdown, Figures, Wanted, label, ranked};
 use crate::frames::{Frames, Tables, Totals};
@@ -83,7 +85,16 @@ pub(crate) struct Content {
 /// # Errors
 /// When there is no such report, no data in its month, or something cannot be read or written; when the two engines'
 /// counts differ. See [`ReportError::is_outdated`] for what running again on a new view cures.
-pub async fn run(view: Arc<ReadView>, suppressions: &dyn SuppressionSource, spec: ReportSpec, out: &Path) -> Result<Manifest, ReportError> {
+pub fn run<'a>(
+    view: Arc<ReadView>,
+    suppressions: &'a dyn SuppressionSource,
+    spec: ReportSpec,
+    out: &'a Path,
+) -> BoxFuture<'a, Result<Manifest, ReportError>> {
+    make(view, suppressions, spec, out).boxed()
+}
+
+async fn make(view: Arc<ReadView>, suppressions: &dyn SuppressionSource, spec: ReportSpec, out: &Path) -> Result<Manifest, ReportError> {
     if spec.name != MONTHLY_ACTIVITY {
         return Err(ReportError::UnknownReport(spec.name));
     }

@@ -10,6 +10,8 @@ use ameles_core::{Month, SuppressionSet};
 use ameles_schemas::Table;
 use ameles_store::scan::Wanted;
 use ameles_store::{Cohorts, DataFile, Maintainer, NEVER, ReadView, StoreError};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 
 use super::sink::{Counting, KEPT_FACTOR, Kept};
 use super::sweep::{Devices, Lane, Sweep};
@@ -155,21 +157,24 @@ fn add(codes: &[u8], histogram: &mut Histogram) {
 ///
 /// # Errors
 /// When a file cannot be read or written.
-pub async fn keep_cohorts(maintainer: &Maintainer, rows_min: u64) -> Result<Vec<Month>, StoreError> {
-    let snapshot = maintainer.warehouse().snapshot().await?;
-    let large = |files: &[DataFile]| files.iter().map(|file| file.rows).sum::<u64>() >= rows_min;
-    if !snapshot.files(Table::Activity).chunk_by(|a, b| a.month == b.month).any(large) {
-        return Ok(Vec::new());
+pub fn keep_cohorts<'a>(maintainer: &'a Maintainer, rows_min: u64) -> BoxFuture<'a, Result<Vec<Month>, StoreError>> {
+    async move {
+        let snapshot = maintainer.warehouse().snapshot().await?;
+        let large = |files: &[DataFile]| files.iter().map(|file| file.rows).sum::<u64>() >= rows_min;
+        if !snapshot.files(Table::Activity).chunk_by(|a, b| a.month == b.month).any(large) {
+            return Ok(Vec::new());
+        }
+        // Of what is stored: something pending keeps codes from being used, not from being made.
+        let view = ReadView::open(maintainer.warehouse(), Arc::new(SuppressionSet::default())).await?;
+        let months = view.months_without_cohorts(rows_min);
+        for month in &months {
+            let (view_of_codes, month) = (Arc::clone(&view), *month);
+            let (activated, codes) = tokio::task::spawn_blocking(move || codes_of(&view_of_codes, month)).await??;
+            maintainer.keep_cohorts(&view, month, activated, codes).await?;
+        }
+        Ok(months)
     }
-    // Of what is stored: something pending keeps codes from being used, not from being made.
-    let view = ReadView::open(maintainer.warehouse(), Arc::new(SuppressionSet::default())).await?;
-    let months = view.months_without_cohorts(rows_min);
-    for month in &months {
-        let (view_of_codes, month) = (Arc::clone(&view), *month);
-        let (activated, codes) = tokio::task::spawn_blocking(move || codes_of(&view_of_codes, month)).await??;
-        maintainer.keep_cohorts(&view, month, activated, codes).await?;
-    }
-    Ok(months)
+    .boxed()
 }
 
 /// How many devices a month activated first, and the code of each row of its activity, in the order of devices, in pieces.

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ameles_core::Tally;
 use ameles_ledger::Principal;
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -156,26 +158,29 @@ impl Collector {
     ///
     /// # Errors
     /// When the warehouse or the ledger cannot be read.
-    pub async fn start(env: Arc<IngestEnv>, options: CollectorOptions) -> Result<Self, IngestError> {
-        let memory = recent::remember(&env, options.duplicates_bytes_max).await?;
-        let (to_gather, waiting) = mpsc::channel(REQUESTS_WAITING_MAX);
-        // One that is being committed, and one that is decoded meanwhile.
-        let (to_commit, groups) = mpsc::channel(1);
-        let tally = Arc::new(Mutex::new(Tally::default()));
-        let group = Group::new(Arc::clone(&env), &options, memory, Arc::clone(&tally)).await?;
-        let room_units = (options.queue_bytes_max / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
-        let inner = Arc::new(Inner {
-            env,
-            source: options.source.as_str().into(),
-            room: Arc::new(Semaphore::new(room_units)),
-            room_units,
-            queue: Mutex::new(Some(to_gather)),
-            workers: Mutex::default(),
-            tally,
-        });
-        let gatherer = Gatherer::new(Arc::clone(&inner), to_commit, &options);
-        let tasks = vec![tokio::spawn(gatherer.run(waiting)), tokio::spawn(group.run(groups))];
-        Ok(Self { inner, tasks: Arc::new(tokio::sync::Mutex::new(tasks)) })
+    pub fn start(env: Arc<IngestEnv>, options: CollectorOptions) -> BoxFuture<'static, Result<Self, IngestError>> {
+        async move {
+            let memory = recent::remember(&env, options.duplicates_bytes_max).await?;
+            let (to_gather, waiting) = mpsc::channel(REQUESTS_WAITING_MAX);
+            // One that is being committed, and one that is decoded meanwhile.
+            let (to_commit, groups) = mpsc::channel(1);
+            let tally = Arc::new(Mutex::new(Tally::default()));
+            let group = Group::new(Arc::clone(&env), &options, memory, Arc::clone(&tally)).await?;
+            let room_units = (options.queue_bytes_max / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
+            let inner = Arc::new(Inner {
+                env,
+                source: options.source.as_str().into(),
+                room: Arc::new(Semaphore::new(room_units)),
+                room_units,
+                queue: Mutex::new(Some(to_gather)),
+                workers: Mutex::default(),
+                tally,
+            });
+            let gatherer = Gatherer::new(Arc::clone(&inner), to_commit, &options);
+            let tasks = vec![tokio::spawn(gatherer.run(waiting)), tokio::spawn(group.run(groups))];
+            Ok(Self { inner, tasks: Arc::new(tokio::sync::Mutex::new(tasks)) })
+        }
+        .boxed()
     }
 
     /// A place for a body, before its first byte is read.

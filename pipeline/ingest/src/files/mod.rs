@@ -16,6 +16,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ameles_core::{Month, Reason, Tally};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 
 use crate::commit::Committer;
 use crate::{IngestEnv, IngestError, Progress, UndeclaredReport};
@@ -92,31 +94,34 @@ pub struct FileError {
 ///
 /// # Errors
 /// Before anything is ingested: a path that cannot be read. Later: warehouse or ledger.
-pub async fn ingest_files(
-    env: &IngestEnv,
-    paths: &[PathBuf],
-    options: &FileOptions,
-    progress: &dyn Progress,
-) -> Result<FileReport, IngestError> {
-    let inputs = discover::discover(paths)?;
-    progress.total(inputs.iter().map(|input| input.bytes).sum());
-    let lease = env.warehouse.lease(env.random.as_ref()).await.map_err(IngestError::store)?;
-    let committer = Committer::new(lease, env);
-    let (mut report, touched, mut committer) = pipeline::run(env, inputs, options, progress, committer).await?;
-    let settled = settle::settle(env, touched, committer.lease_id(), options, progress).await?;
-    report.months.extend(settled.months);
-    report.months.sort_unstable();
-    report.months.dedup();
-    report.tally.reclassify(Reason::Duplicate, settled.duplicates.values().sum());
-    if !settled.duplicates.is_empty() {
-        let mut sources: Vec<&str> = report.files.iter().map(|file| file.source.as_str()).collect();
-        sources.dedup();
-        let source: Arc<str> = if let [one] = sources[..] { one } else { MANY_FILES }.into();
-        let now = env.clock.now();
-        for (partner, events) in &settled.duplicates {
-            committer.carry(now, &source, Reason::Duplicate, partner.as_deref(), *events);
+pub fn ingest_files<'a>(
+    env: &'a IngestEnv,
+    paths: &'a [PathBuf],
+    options: &'a FileOptions,
+    progress: &'a dyn Progress,
+) -> BoxFuture<'a, Result<FileReport, IngestError>> {
+    async move {
+        let inputs = discover::discover(paths)?;
+        progress.total(inputs.iter().map(|input| input.bytes).sum());
+        let lease = env.warehouse.lease(env.random.as_ref()).await.map_err(IngestError::store)?;
+        let committer = Committer::new(lease, env);
+        let (mut report, touched, mut committer) = pipeline::run(env, inputs, options, progress, committer).await?;
+        let settled = settle::settle(env, touched, committer.lease_id(), options, progress).await?;
+        report.months.extend(settled.months);
+        report.months.sort_unstable();
+        report.months.dedup();
+        report.tally.reclassify(Reason::Duplicate, settled.duplicates.values().sum());
+        if !settled.duplicates.is_empty() {
+            let mut sources: Vec<&str> = report.files.iter().map(|file| file.source.as_str()).collect();
+            sources.dedup();
+            let source: Arc<str> = if let [one] = sources[..] { one } else { MANY_FILES }.into();
+            let now = env.clock.now();
+            for (partner, events) in &settled.duplicates {
+                committer.carry(now, &source, Reason::Duplicate, partner.as_deref(), *events);
+            }
         }
+        committer.finish().await?;
+        Ok(report)
     }
-    committer.finish().await?;
-    Ok(report)
+    .boxed()
 }

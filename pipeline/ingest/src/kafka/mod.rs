@@ -30,6 +30,8 @@ mod workers;
 use std::sync::{Arc, Mutex, RwLock};
 
 use ameles_core::Timestamp;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -77,34 +79,37 @@ impl KafkaSource {
     ///
     /// # Errors
     /// When the settings are wrong, or the ledger cannot be read.
-    pub async fn start(env: Arc<IngestEnv>, options: KafkaOptions) -> Result<Self, IngestError> {
-        options.check().map_err(|error| IngestError::Setup(error.to_string()))?;
-        let (control, status) = (Arc::new(Control::default()), Arc::new(Status::default()));
-        let arrival = env.clock.now();
-        let suppressions = env.ledger.suppressions().await.map_err(IngestError::ledger)?;
-        let consents = env.ledger.consents().await.map_err(IngestError::ledger)?;
-        let shared = Arc::new(Shared {
-            view: RwLock::new(View::new(suppressions, consents, arrival, Some(closed_before(arrival)))),
-            undeclared: Mutex::new(UndeclaredCounter::new(env.k)),
-        });
-        let queue = Arc::new(Queue::new(options.queue_bytes_max));
-        let workers = options.workers.max(1);
-        let (to_assembler, done) = mpsc::channel(workers * WAITING_PER_WORKER);
-        let (to_commit, orders) = mpsc::channel(1);
-        let (to_tell, committed) = mpsc::channel(1);
-        let assembler =
-            Assembler::new(Arc::clone(&env), options.clone(), Arc::clone(&shared), Arc::clone(&control), Arc::clone(&status)).await?;
-        let keeper = Keeper::new(Arc::clone(&env), options.duplicates_bytes_max);
-        let mut running = Vec::new();
-        for _ in 0..workers {
-            let (env, queue, shared, to_assembler) = (Arc::clone(&env), Arc::clone(&queue), Arc::clone(&shared), to_assembler.clone());
-            running.push(tokio::task::spawn_blocking(move || workers::work(&env, &queue, &shared, &to_assembler)));
+    pub fn start(env: Arc<IngestEnv>, options: KafkaOptions) -> BoxFuture<'static, Result<Self, IngestError>> {
+        async move {
+            options.check().map_err(|error| IngestError::Setup(error.to_string()))?;
+            let (control, status) = (Arc::new(Control::default()), Arc::new(Status::default()));
+            let arrival = env.clock.now();
+            let suppressions = env.ledger.suppressions().await.map_err(IngestError::ledger)?;
+            let consents = env.ledger.consents().await.map_err(IngestError::ledger)?;
+            let shared = Arc::new(Shared {
+                view: RwLock::new(View::new(suppressions, consents, arrival, Some(closed_before(arrival)))),
+                undeclared: Mutex::new(UndeclaredCounter::new(env.k)),
+            });
+            let queue = Arc::new(Queue::new(options.queue_bytes_max));
+            let workers = options.workers.max(1);
+            let (to_assembler, done) = mpsc::channel(workers * WAITING_PER_WORKER);
+            let (to_commit, orders) = mpsc::channel(1);
+            let (to_tell, committed) = mpsc::channel(1);
+            let assembler =
+                Assembler::new(Arc::clone(&env), options.clone(), Arc::clone(&shared), Arc::clone(&control), Arc::clone(&status)).await?;
+            let keeper = Keeper::new(Arc::clone(&env), options.duplicates_bytes_max);
+            let mut running = Vec::new();
+            for _ in 0..workers {
+                let (env, queue, shared, to_assembler) = (Arc::clone(&env), Arc::clone(&queue), Arc::clone(&shared), to_assembler.clone());
+                running.push(tokio::task::spawn_blocking(move || workers::work(&env, &queue, &shared, &to_assembler)));
+            }
+            running.push(tokio::spawn(assembler.run(done, to_commit, committed)));
+            running.push(tokio::spawn(keeper.run(orders, to_tell)));
+            let reader = Reader::new(env, options, Handle::current(), Arc::clone(&control), Arc::clone(&status), queue);
+            running.push(tokio::task::spawn_blocking(move || reader.run()));
+            Ok(Self { inner: Arc::new(Inner { control, status, shared, running: tokio::sync::Mutex::new(running) }) })
         }
-        running.push(tokio::spawn(assembler.run(done, to_commit, committed)));
-        running.push(tokio::spawn(keeper.run(orders, to_tell)));
-        let reader = Reader::new(env, options, Handle::current(), Arc::clone(&control), Arc::clone(&status), queue);
-        running.push(tokio::task::spawn_blocking(move || reader.run()));
-        Ok(Self { inner: Arc::new(Inner { control, status, shared, running: tokio::sync::Mutex::new(running) }) })
+        .boxed()
     }
 
     /// The source at this moment, for Prometheus and for whoever asks how far the data can be relied on.
@@ -123,12 +128,15 @@ impl KafkaSource {
     }
 
     /// Commits what is in flight, leaves the group, and returns when all is done.
-    pub async fn stop(&self) {
-        self.inner.control.stop();
-        for task in self.inner.running.lock().await.drain(..) {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a task of the kafka source failed");
+    pub fn stop<'a>(&'a self) -> BoxFuture<'a, ()> {
+        async move {
+            self.inner.control.stop();
+            for task in self.inner.running.lock().await.drain(..) {
+                if let Err(error) = task.await {
+                    tracing::error!(%error, "a task of the kafka source failed");
+                }
             }
         }
+        .boxed()
     }
 }

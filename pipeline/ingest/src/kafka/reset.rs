@@ -2,6 +2,8 @@
 
 use ameles_schemas::Table;
 use ameles_store::Warehouse;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 
 use super::lane::BEGINNING;
 use crate::IngestError;
@@ -27,28 +29,39 @@ pub(super) fn topic_app(cluster: &str, topic: &str) -> String {
 ///
 /// # Errors
 /// When the warehouse cannot be read or written; running it again is harmless.
-pub async fn reset_kafka(warehouse: &Warehouse, topic: &str, partition: Option<i32>) -> Result<Vec<ResetPartition>, IngestError> {
-    let snapshot = warehouse.snapshot().await.map_err(IngestError::store)?;
-    let mut found = Vec::new();
-    let mut apps = Vec::new();
-    for (app, position) in snapshot.txns(Table::Events) {
-        let mut parts = app.split(':');
-        let (kind, cluster, name, number) = (parts.next(), parts.next(), parts.next(), parts.next());
-        let (Some(cluster), true) = (cluster, name == Some(topic)) else { continue };
-        match (kind, number.map(str::parse::<i32>)) {
-            (Some("kafka"), Some(Ok(number))) if partition.is_none_or(|only| only == number) => {
-                apps.push(app.to_owned());
-                found.push(ResetPartition { cluster: cluster.to_owned(), partition: number, was: Some(position).filter(|at| *at >= 0) });
+pub fn reset_kafka<'a>(
+    warehouse: &'a Warehouse,
+    topic: &'a str,
+    partition: Option<i32>,
+) -> BoxFuture<'a, Result<Vec<ResetPartition>, IngestError>> {
+    async move {
+        let snapshot = warehouse.snapshot().await.map_err(IngestError::store)?;
+        let mut found = Vec::new();
+        let mut apps = Vec::new();
+        for (app, position) in snapshot.txns(Table::Events) {
+            let mut parts = app.split(':');
+            let (kind, cluster, name, number) = (parts.next(), parts.next(), parts.next(), parts.next());
+            let (Some(cluster), true) = (cluster, name == Some(topic)) else { continue };
+            match (kind, number.map(str::parse::<i32>)) {
+                (Some("kafka"), Some(Ok(number))) if partition.is_none_or(|only| only == number) => {
+                    apps.push(app.to_owned());
+                    found.push(ResetPartition {
+                        cluster: cluster.to_owned(),
+                        partition: number,
+                        was: Some(position).filter(|at| *at >= 0),
+                    });
+                }
+                // The topic may be another one from here on; with one partition alone it stays the same.
+                (Some("kafka-topic"), None) if partition.is_none() => apps.push(app.to_owned()),
+                _ => {}
             }
-            // The topic may be another one from here on; with one partition alone it stays the same.
-            (Some("kafka-topic"), None) if partition.is_none() => apps.push(app.to_owned()),
-            _ => {}
         }
+        found.sort_by(|a, b| (&a.cluster, a.partition).cmp(&(&b.cluster, b.partition)));
+        apps.sort();
+        if !found.is_empty() {
+            warehouse.set_positions(&apps, BEGINNING).await.map_err(IngestError::store)?;
+        }
+        Ok(found)
     }
-    found.sort_by(|a, b| (&a.cluster, a.partition).cmp(&(&b.cluster, b.partition)));
-    apps.sort();
-    if !found.is_empty() {
-        warehouse.set_positions(&apps, BEGINNING).await.map_err(IngestError::store)?;
-    }
-    Ok(found)
+    .boxed()
 }

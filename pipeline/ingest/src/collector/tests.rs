@@ -66,6 +66,18 @@ async fn repeats_are_told_at_once_and_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_that_was_given_a_later_time_is_told_at_once() {
+    let home = Home::new().await;
+    let collector = start(&home).await;
+    assert_eq!(accepted(&collector, wake("e1", "2018-07-19T23:59:59Z", json!({}))).await, 1);
+    assert_eq!(accepted(&collector, wake("e1", "2018-07-20T00:00:03Z", json!({}))).await, 0);
+    collector.stop().await;
+    let collector = start(&home).await;
+    assert_eq!(accepted(&collector, wake("e1", TODAY, json!({}))).await, 0);
+    assert_eq!(home.events().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_forgets_no_event_of_the_last_days_of_event_time() {
     let home = Home::new().await;
     let collector = start(&home).await;

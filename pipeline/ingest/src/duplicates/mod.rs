@@ -1,7 +1,9 @@
 //! Recently accepted events, so that a device's repeat is told at once.
 //!
 //! A fingerprint of (device, event key) is kept for every accepted event whose
-//! day lies within the last 48 hours of event time, day by day. What memory has
+//! day lies within the last 48 hours of event time, day by day: with its last
+//! day goes what was remembered of it. A repeat has any day's time of the same
+//! month, as when the month settles. What memory has
 //! no room for is written as sorted runs to files without a name; each run keeps
 //! a filter and the first fingerprint of each page in memory, so that an event
 //! that is new hardly ever asks the disk. With its last day a run is gone.
@@ -20,7 +22,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ameles_core::{Day, Random, Timestamp};
+use ameles_core::{Day, Month, Random, Timestamp};
 
 use fingerprint::FingerprintKey;
 use run::{Page, Run, RunWriter};
@@ -90,10 +92,18 @@ impl DuplicateMemory {
     /// # Errors
     /// When the spill cannot be read: whether it is a repeat is not known then.
     pub fn contains(&self, device: u128, event_key: u128, at: Timestamp) -> Result<bool, DuplicateError> {
-        match self.days.get(&at.day()) {
-            Some(day) if event_key != 0 => day.contains(self.key.of(device, event_key), &self.folder),
-            _ => Ok(false),
+        let fingerprint = self.key.of(device, event_key);
+        for day in self.days_of(at.month()).filter(|_| event_key != 0) {
+            if day.contains(fingerprint, &self.folder)? {
+                return Ok(true);
+            }
         }
+        Ok(false)
+    }
+
+    /// A device that sends an event again may have given it the time of another day.
+    fn days_of(&self, month: Month) -> impl Iterator<Item = &DayMemory> {
+        self.days.range(month.first_day()..=month.last_day()).map(|(_, day)| day)
     }
 
     /// Remembers an accepted event; `now` bounds what a fast clock may push out.
@@ -124,17 +134,18 @@ impl DuplicateMemory {
                 by_day.entry(at.day()).or_default().push((self.key.of(device, event_key), place));
             }
         }
-        for (day, entries) in &mut by_day {
-            // In their order they are looked up from one end of memory to the other, and equal ones are neighbours.
-            entries.sort_unstable();
-            for pair in entries.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
-                repeats[pair[1].1 as usize] = true;
-            }
-            if let Some(day) = self.days.get(day) {
-                day.mark(entries, &mut repeats, &self.folder)?;
+        // In their order they are looked up from one end of memory to the other, and equal ones are neighbours.
+        by_day.values_mut().for_each(|entries| entries.sort_unstable());
+        let days: Vec<(Day, Vec<(u128, u32)>)> = by_day.into_iter().collect();
+        for of_month in days.chunk_by(|a, b| a.0.month() == b.0.month()) {
+            mark_neighbours(of_month, &mut repeats);
+            for day in self.days_of(of_month[0].0.month()) {
+                for (_, entries) in of_month {
+                    day.mark(entries, &mut repeats, &self.folder)?;
+                }
             }
         }
-        Ok(Checked { days: by_day.into_iter().collect(), repeats })
+        Ok(Checked { days, repeats })
     }
 
     /// Remembers those of checked events that were `accepted`, by their places.
@@ -271,6 +282,23 @@ impl DuplicateMemory {
     }
 }
 
+/// Marks those of a batch's events of one month, sorted by day, that come after an equal one.
+fn mark_neighbours(of_month: &[(Day, Vec<(u128, u32)>)], repeats: &mut [bool]) {
+    let mut mark = |sorted: &[(u128, u32)]| {
+        for pair in sorted.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+            repeats[pair[1].1 as usize] = true;
+        }
+    };
+    match of_month {
+        [(_, sorted)] => mark(sorted),
+        several => {
+            let mut all: Vec<(u128, u32)> = several.iter().flat_map(|(_, entries)| entries).copied().collect();
+            all.sort_unstable();
+            mark(&all);
+        }
+    }
+}
+
 impl DayMemory {
     fn contains(&self, fingerprint: u128, folder: &SpillFolder) -> Result<bool, DuplicateError> {
         if self.table.contains(fingerprint) {
@@ -287,7 +315,8 @@ impl DayMemory {
     /// Marks those of sorted fingerprints that it has, by their places.
     fn mark(&self, entries: &[(u128, u32)], repeats: &mut [bool], folder: &SpillFolder) -> Result<(), DuplicateError> {
         for (fingerprint, place) in entries {
-            repeats[*place as usize] |= self.table.contains(*fingerprint);
+            let repeat = &mut repeats[*place as usize];
+            *repeat = *repeat || self.table.contains(*fingerprint);
         }
         // A run at a time: its filter and its pages come by once, in order.
         for run in &self.runs {

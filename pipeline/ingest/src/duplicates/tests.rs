@@ -33,6 +33,20 @@ fn remembers_two_days_of_event_time() {
 }
 
 #[test]
+fn a_repeat_with_another_days_time_is_one_within_its_month() {
+    let (mut memory, _folder) = memory(1 << 20);
+    let now = at("2018-08-02T12:00:00Z");
+    let days = ["2018-07-31T23:59:59Z", "2018-08-01T00:00:01Z", "2018-08-02T00:00:01Z"].map(at);
+    let checked = memory.check(days.map(|ts| (1, 1, ts))).unwrap();
+    assert_eq!([0, 1, 2].map(|place| checked.is_repeat(place)), [false, false, true], "July's is another event");
+    memory.remember(&checked, |_| true, now).unwrap();
+    memory.insert(1, 2, days[1], now).unwrap();
+    let checked = memory.check([(1, 2, days[2]), (1, 2, days[0]), (1, 1, at("2018-08-03T00:00:00Z"))]).unwrap();
+    assert_eq!([0, 1, 2].map(|place| checked.is_repeat(place)), [true, false, true]);
+    assert_eq!((memory.contains(1, 2, days[2]).unwrap(), memory.contains(1, 2, days[0]).unwrap()), (true, false));
+}
+
+#[test]
 fn events_without_an_id_have_no_repeats() {
     let (mut memory, _folder) = memory(1 << 20);
     let now = at("2018-07-10T12:00:00Z");
@@ -109,7 +123,7 @@ struct Model {
 
 impl Model {
     fn contains(&self, device: u128, key: u128, at: Timestamp) -> bool {
-        self.days.get(&at.day()).is_some_and(|day| day.contains(&(device, key)))
+        self.days.iter().any(|(day, of_day)| day.month() == at.month() && of_day.contains(&(device, key)))
     }
     fn insert(&mut self, device: u128, key: u128, at: Timestamp, now: Timestamp) {
         let newest = self.newest.map_or(at.day(), |newest| newest.max(at.day())).min(now.day());
@@ -148,7 +162,7 @@ proptest! {
     fn as_unbounded_sets_by_day_whatever_the_memory(ops in ops(), bytes_max in prop_oneof![Just(0_usize), 8_000..40_000_usize, Just(1 << 20)]) {
         let (mut memory, _folder) = memory(bytes_max);
         let mut model = Model::default();
-        let mut now = at("2018-07-10T12:00:00Z");
+        let mut now = at("2018-07-30T12:00:00Z");
         let mut seen = HashSet::new();
         for op in ops {
             match op {
@@ -166,7 +180,7 @@ proptest! {
                     let mut in_batch = HashSet::new();
                     for (place, event) in events.iter().enumerate() {
                         let (device, key, ts) = of(event);
-                        let first = key == 0 || in_batch.insert((device, key, ts.day()));
+                        let first = key == 0 || in_batch.insert((device, key, ts.month()));
                         prop_assert_eq!(checked.is_repeat(place), !first || model.contains(device, key, ts), "{:?}", event);
                         seen.insert((device, key, ts));
                     }

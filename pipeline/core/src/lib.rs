@@ -13,6 +13,8 @@ mod rejection;
 mod sha256;
 #[cfg(target_arch = "x86_64")]
 pub mod side_by_side;
+#[cfg(target_arch = "x86_64")]
+mod sixteen;
 mod suppression;
 
 pub use calendar::{CalendarError, Day, Grain, Month, Timestamp};

@@ -8,7 +8,10 @@
 //! The rounds follow FIPS 180-4, section 6.2.2; the arrangement of the state in
 //! two registers is the instructions' own (Intel SDM, SHA256RNDS2).
 //!
-//! This is the only file with `unsafe`: the two calls into code that the
+//! Where there is AVX-512, sixteen messages under one key go side by side
+//! instead, in less than half the time (`sixteen`).
+//!
+//! This is the only file with `unsafe`: the three calls into code that the
 //! processor must be able to run, made after asking it.
 #![allow(unsafe_code)]
 #![allow(clippy::needless_range_loop)]
@@ -18,8 +21,10 @@ use std::arch::x86_64::{
     _mm_setzero_si128, _mm_sha256msg1_epu32, _mm_sha256msg2_epu32, _mm_sha256rnds2_epu32, _mm_shuffle_epi8, _mm_shuffle_epi32,
 };
 
+use crate::sixteen;
+
 /// SHA-256's round constants: FIPS 180-4, section 4.2.2.
-const ROUND_CONSTANTS: [u32; 64] = [
+pub(crate) const ROUND_CONSTANTS: [u32; 64] = [
     0x428a_2f98,
     0x7137_4491,
     0xb5c0_fbcf,
@@ -87,7 +92,7 @@ const ROUND_CONSTANTS: [u32; 64] = [
 ];
 
 /// The outer hash's message behind the inner digest: the padding and the length of both blocks in bits.
-const OUTER_TAIL: [u32; 8] = [0x8000_0000, 0, 0, 0, 0, 0, 0, (64 + 32) * 8];
+pub(crate) const OUTER_TAIL: [u32; 8] = [0x8000_0000, 0, 0, 0, 0, 0, 0, (64 + 32) * 8];
 
 /// Bytes of a block.
 const BLOCK_BYTES: usize = 64;
@@ -116,6 +121,18 @@ pub fn bytes16<const N: usize>(messages: &[Short<'_>; N]) -> Option<[[u8; 16]; N
     // three features, which it has just said. It takes and returns plain values:
     // no pointer is made, all indices are checked or constant.
     if is_able() { Some(unsafe { hmacs(messages) }) } else { None }
+}
+
+/// Messages that [`sixteen`] hashes together.
+pub const LANES: usize = sixteen::LANES;
+
+/// The first 16 bytes of HMACs under one key as numbers, the first byte highest; each message is a block as in [`Short`].
+/// `None` where the processor lacks the instructions.
+#[inline]
+pub fn sixteen(inner: &[u32; 8], outer: &[u32; 8], blocks: &[[u128; 4]; LANES]) -> Option<[u128; LANES]> {
+    let is_able = std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512bw");
+    // SAFETY: as above, with these two features.
+    if is_able { Some(unsafe { sixteen::hmacs(inner, outer, blocks) }) } else { None }
 }
 
 /// Takes blocks of 64 bytes into each state, as many as the message with the fewest has, and says how many these are;

@@ -52,24 +52,30 @@ impl UndeclaredCounter {
         Self { k: k.max(1) as usize, dropped: 0, names: HashMap::new(), name: String::new() }
     }
 
+    /// Whether it matters whose event this is: not where each of its names came from enough devices already.
+    pub(crate) fn asks_for_device(&mut self, event: &Decoded<'_>) -> bool {
+        event.undeclared().any(|(prefix, key)| {
+            let seen = self.names.get(named(&mut self.name, prefix, key));
+            seen.map_or(self.names.len() < NAMES_MAX, |seen| seen.devices.len() < self.k)
+        })
+    }
+
     /// Counts what an event held besides the declared; its device where known.
     pub(crate) fn note(&mut self, event: &Decoded<'_>, device: Option<DeviceId>) {
         self.dropped += event.undeclared_count();
-        let Some(device) = device else { return };
         for (prefix, key) in event.undeclared() {
-            self.name.clear();
-            self.name.push_str(prefix);
-            self.name.push_str(key);
-            if !self.names.contains_key(self.name.as_str()) {
-                if self.names.len() >= NAMES_MAX {
+            let name = named(&mut self.name, prefix, key);
+            if !self.names.contains_key(name) {
+                // Nobody's name is not watched.
+                if self.names.len() >= NAMES_MAX || device.is_none() {
                     continue;
                 }
-                self.names.insert(self.name.clone(), Seen::default());
+                self.names.insert(name.to_owned(), Seen::default());
             }
-            if let Some(seen) = self.names.get_mut(self.name.as_str()) {
+            if let Some(seen) = self.names.get_mut(name) {
                 seen.dropped += 1;
                 if seen.devices.len() < self.k {
-                    seen.devices.insert(device.as_u128());
+                    seen.devices.extend(device.map(|device| device.as_u128()));
                 }
             }
         }
@@ -102,4 +108,12 @@ impl UndeclaredCounter {
         named.sort_by(|left, right| left.name.cmp(&right.name));
         UndeclaredReport { dropped: self.dropped, named }
     }
+}
+
+/// A name with what stands before it.
+fn named<'a>(name: &'a mut String, prefix: &str, key: &str) -> &'a str {
+    name.clear();
+    name.push_str(prefix);
+    name.push_str(key);
+    name
 }

@@ -78,6 +78,40 @@ impl DomainHasher {
         pairs.map(|(hasher, message)| hasher.bytes16(message))
     }
 
+    /// The first 16 bytes of the keyed hash of each message that was put down as a number, the first byte highest;
+    /// meaningless where none was. Where the processor has AVX-512 this takes less than half the time of one after the other.
+    pub fn numbers(&self, waiting: &Waiting) -> [u128; LANES] {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(numbers) = side_by_side::sixteen(&self.inner, &self.outer, &waiting.0) {
+            return numbers;
+        }
+        let mut numbers = [0; LANES];
+        for (four, blocks) in numbers.as_chunks_mut().0.iter_mut().zip(waiting.0.as_chunks().0) {
+            *four = self.four(blocks);
+        }
+        numbers
+    }
+
+    /// Of messages as [`only_block`] makes them.
+    fn four(&self, blocks: &[[u128; 4]; 4]) -> [u128; 4] {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(keys) = side_by_side::bytes16(&blocks.map(|block| Short { inner: &self.inner, outer: &self.outer, block })) {
+            return keys.map(u128::from_be_bytes);
+        }
+        blocks.map(|block| self.number(block))
+    }
+
+    fn number(&self, block: [u128; 4]) -> u128 {
+        let mut bytes = [0; BLOCK_BYTES];
+        for (into, number) in bytes.as_chunks_mut::<16>().0.iter_mut().zip(block) {
+            *into = number.to_le_bytes();
+        }
+        let mut state = self.inner;
+        compress256(&mut state, std::slice::from_ref(GenericArray::from_slice(&bytes)));
+        bytes.zeroize();
+        self.outer(&state).iter().take(4).fold(0, |number, word| number << 32 | u128::from(*word))
+    }
+
     /// The whole keyed hash.
     pub fn bytes32(&self, message: &[u8]) -> [u8; 32] {
         digest(self.state(message))
@@ -90,14 +124,42 @@ impl DomainHasher {
             compress256(&mut state, std::slice::from_ref(GenericArray::from_slice(chunk)));
         }
         finish(&mut state, chunks.remainder(), BLOCK_BYTES + message.len());
-        // The outer hash's only block: the inner digest, padded.
+        self.outer(&state)
+    }
+
+    /// The state after the outer hash's only block: the inner digest, padded.
+    fn outer(&self, inner: &[u32; 8]) -> [u32; 8] {
         let mut block = OUTER_TAIL;
-        for (into, word) in block.chunks_exact_mut(4).zip(state) {
+        for (into, word) in block.chunks_exact_mut(4).zip(inner) {
             into.copy_from_slice(&word.to_be_bytes());
         }
         let mut outer = self.outer;
         compress256(&mut outer, std::slice::from_ref(GenericArray::from_slice(&block)));
         outer
+    }
+}
+
+/// Messages that [`DomainHasher::numbers`] hashes at once.
+pub const LANES: usize = 16;
+
+/// Short messages of one domain that wait to be hashed together; wiped on drop.
+#[derive(Default, Zeroize, ZeroizeOnDrop)]
+pub struct Waiting([[u128; 4]; LANES]);
+
+impl Waiting {
+    /// Whether a message is short enough to wait.
+    #[inline]
+    pub const fn takes(message: &[u8]) -> bool {
+        message.len() < LENGTH_AT
+    }
+
+    /// Puts a message down in the place of whatever was there. Nothing where there is no such place, or the message is none
+    /// that it [takes](Self::takes).
+    #[inline]
+    pub fn put(&mut self, lane: usize, message: &[u8]) {
+        if let (Some(block), true) = (self.0.get_mut(lane), Self::takes(message)) {
+            *block = only_block(message);
+        }
     }
 }
 
@@ -123,7 +185,6 @@ fn padded(key: &SecretKey32, pad: u8) -> [u32; 8] {
 /// its bytes in order, sixteen to a number, the first lowest.
 ///
 /// Put together in registers: written to memory byte by byte it could not be read sixteen at a time at once.
-#[cfg(target_arch = "x86_64")]
 #[inline]
 fn only_block(message: &[u8]) -> [u128; 4] {
     let mut block = [0; 4];
@@ -144,7 +205,6 @@ fn only_block(message: &[u8]) -> [u128; 4] {
 }
 
 /// Up to 15 bytes as a number, the first lowest.
-#[cfg(target_arch = "x86_64")]
 #[inline]
 fn short_number(bytes: &[u8]) -> u128 {
     if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
@@ -221,6 +281,29 @@ mod tests {
                 assert_eq!((&first[..], &second[..]), (&expected[0][one][..], &expected[1][two][..]), "{one}, {two}");
             }
         }
+    }
+
+    #[test]
+    fn sixteen_together_are_what_each_is_alone() {
+        let hasher = DomainHasher::new(&SecretKey32::new([0xc3; 32]));
+        let message: Vec<u8> = (0..130_u32).map(|byte| (byte * 13 + 1) as u8).collect();
+        let mut waiting = Waiting::default();
+        for first in 0..=LENGTH_AT {
+            let messages: Vec<&[u8]> = (0..LANES).map(|lane| &message[lane..][..(first + lane * 5) % LENGTH_AT]).collect();
+            for (lane, message) in messages.iter().enumerate() {
+                waiting.put(lane, message);
+            }
+            let expected: Vec<u128> = messages.iter().map(|message| u128::from_be_bytes(hasher.bytes16(message))).collect();
+            assert_eq!(hasher.numbers(&waiting)[..], expected[..], "{first}");
+            assert_eq!(waiting.0.map(|block| hasher.number(block))[..], expected[..], "{first}");
+            let by_four = waiting.0.as_chunks().0.iter().flat_map(|blocks| hasher.four(blocks));
+            assert_eq!(by_four.collect::<Vec<_>>(), expected, "{first}");
+        }
+        assert!(Waiting::takes(&message[..55]) && !Waiting::takes(&message[..56]));
+        waiting.put(3, &message[..20]);
+        waiting.put(3, &message[..56]);
+        waiting.put(LANES, &message[..20]);
+        assert_eq!(hasher.numbers(&waiting)[3], u128::from_be_bytes(hasher.bytes16(&message[..20])));
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod raw;
 mod sealing;
 mod secret;
 
-pub use hasher::DomainHasher;
+pub use hasher::{DomainHasher, LANES, Waiting};
 pub use identify::{IdentifyError, identify};
 pub use kek::{KekError, KeyEncryptionKey};
 pub use keyring::{EpochInfo, Keyring, KeyringError, PURPOSES};

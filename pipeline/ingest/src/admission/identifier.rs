@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use ameles_pseudonym::{DomainHasher, is_plainly_normal, normalise};
+use ameles_pseudonym::{DomainHasher, LANES, Waiting, is_plainly_normal, normalise};
 use zeroize::Zeroize;
 
 use crate::decode::Decoded;
@@ -48,12 +48,18 @@ impl Identifier {
         self.spelt(event, field).ok().flatten().as_ref().map(of_all).unwrap_or_default()
     }
 
-    /// The field's identifier where it is hashed as it was sent, which is seen at a glance; `None` says nothing.
+    /// The field's identifier where it is hashed as it was sent, which is seen at a glance, and may wait for others;
+    /// `None` says nothing.
     #[inline]
-    pub(crate) fn as_sent<'a>(&self, event: &Decoded<'a>, field: usize) -> Option<(&DomainHasher, &'a [u8])> {
+    pub(crate) fn as_sent<'a>(&self, event: &Decoded<'a>, field: usize) -> Option<&'a [u8]> {
         let raw = event.identifier_text(field)?;
-        let usable = !raw.is_empty() && self.is_short(raw) && is_plainly_normal(raw, self.fold_case);
-        usable.then_some((&self.hasher, raw.as_bytes()))
+        let usable = !raw.is_empty() && self.is_short(raw) && Waiting::takes(raw.as_bytes()) && is_plainly_normal(raw, self.fold_case);
+        usable.then_some(raw.as_bytes())
+    }
+
+    /// The keyed hashes of identifiers that have waited for each other, as numbers.
+    pub(crate) fn numbers(&self, waiting: &Waiting) -> [u128; LANES] {
+        self.hasher.numbers(waiting)
     }
 
     /// The field's identifier as it is hashed; `None` where the event has none.

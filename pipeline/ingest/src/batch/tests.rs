@@ -9,7 +9,8 @@ use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 use serde_json::json;
 
 use super::*;
-use crate::admission::{View, Worker};
+use crate::admission::{Intake, View, Worker};
+use crate::lines::Line;
 use crate::testing::{Home, at, line};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -28,7 +29,7 @@ async fn a_batch_is_sorted_by_month_device_and_time_without_repeats() {
             let mixed = if number.is_multiple_of(10) { number - 3 } else { number } * 7919 % 1009;
             let ts = Timestamp::from_secs(1_530_403_200 + mixed as i64 * 5_000).to_string();
             let text = line(&format!("d{}", mixed % 13), &format!("e{mixed}"), &ts, "wake", json!({"model": format!("m{mixed}")}));
-            admission.line(&mut worker, &view, None, text.trim_end().as_bytes(), number, &mut part);
+            Intake::new(admission, &mut worker, &view, None, &mut part).line(Line::Bytes(text.trim_end().as_bytes()), number);
         }
         part.finish();
         assert_eq!(part.tally.accepted(), 200, "{chunk}");

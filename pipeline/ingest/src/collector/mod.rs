@@ -17,10 +17,10 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::admission::{View, Worker};
+use crate::admission::{Intake, View, Worker};
 use crate::batch::Part;
 use crate::decode::{Elements, without_mark};
-use crate::lines::Lines;
+use crate::lines::{Line, Lines};
 use crate::undeclared::UndeclaredCounter;
 use crate::{IngestEnv, IngestError, UndeclaredReport, closed_before};
 use gather::{Answer, Gatherer, Waiting};
@@ -280,18 +280,20 @@ impl Inner {
             BodyFormat::JsonArray => true,
             BodyFormat::Auto => body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'['),
         };
+        let mut intake = Intake::new(admission, &mut worker, view, only_partner, &mut part);
         if is_array {
             for (element, number) in Elements::new(body).zip(1..) {
                 match element {
-                    Ok(event) => admission.line(&mut worker, view, only_partner, event, number, &mut part),
-                    Err(rejection) => part.reject(rejection, number, None, None),
+                    Ok(event) => intake.line(Line::Bytes(event), number),
+                    Err(rejection) => intake.reject(rejection, number),
                 }
             }
         } else {
             for (line, number) in Lines::new(body).zip(1..) {
-                admission.line(&mut worker, view, only_partner, line, number, &mut part);
+                intake.line(Line::Bytes(line), number);
             }
         }
+        drop(intake);
         lock(&self.workers).push(worker);
         part.finish();
         part

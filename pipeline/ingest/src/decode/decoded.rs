@@ -48,6 +48,11 @@ impl<'a> Decoded<'a> {
             _ => None,
         }
     }
+    /// Whether the event has nothing for a field, or null.
+    #[inline]
+    pub(crate) fn is_absent(&self, field: usize) -> bool {
+        matches!(self.scratch.slots.get(field), None | Some(Slot::Missing | Slot::Null))
+    }
     /// A field's identifier where it was sent as a text; others may have one too, see [`Self::identifier`].
     #[inline]
     pub(crate) fn identifier_text(&self, field: usize) -> Option<&'a str> {

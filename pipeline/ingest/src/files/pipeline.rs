@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::discover::Input;
 use super::reader::{Pool, Read, Reader, Stopped};
 use super::{FileError, FileOptions, FileOutcome, FileReport};
-use crate::admission::{Admission, Ordered, View, Worker};
+use crate::admission::{Admission, Intake, Ordered, View, Worker};
 use crate::batch::{Part, RANGE_BITS};
 use crate::commit::{Batch, Committer};
 use crate::decode::{Rejection, without_mark};
@@ -260,13 +260,15 @@ fn decode(admission: &Admission, worker: &mut Worker, view: &View, read: Read) -
     );
     part.use_room(&mut worker.room, chunk.lines);
     part.explained = chunk.explained;
+    let mut intake = Intake::new(admission, worker, view, None, &mut part);
     if chunk.oversized {
-        part.reject(Rejection::whole(Reason::TooLarge), chunk.first_line, None, None);
+        intake.reject(Rejection::whole(Reason::TooLarge), chunk.first_line);
     }
     for (line, number) in TextLines::new(chunk.buffer.lines()).zip(chunk.first_line..) {
         let line = if number == 1 { Line::Bytes(without_mark(line.bytes())) } else { line };
-        admission.checked_line(worker, view, None, line, number, &mut part);
+        intake.line(line, number);
     }
+    drop(intake);
     if part.is_decided() {
         worker.room = part.group(RANGE_BITS);
     } else {

@@ -9,9 +9,10 @@ use super::control::Work;
 use super::lane::{Chunk, LaneId};
 use super::queue::Queue;
 use crate::IngestEnv;
-use crate::admission::{Admission, View, Worker};
+use crate::admission::{Admission, Intake, View, Worker};
 use crate::batch::Part;
 use crate::decode::{Rejection, without_mark};
+use crate::lines::Line;
 use crate::undeclared::UndeclaredCounter;
 
 /// What the workers share with the assembler.
@@ -88,20 +89,22 @@ fn decode(env: &IngestEnv, worker: &mut Worker, view: &View, chunk: &Chunk) -> D
     part.explained = chunk.explained;
     part.partition = Some(chunk.lane.partition);
     let mut start = 0;
+    let mut intake = Intake::new(admission, worker, view, None, &mut part);
     for message in &chunk.messages {
         let offset = first + u64::from(message.offset);
         let end = message.end as usize;
         let payload = chunk.bytes.get(start..end).unwrap_or_default();
         start = end;
         if message.too_large {
-            part.reject(Rejection::whole(Reason::TooLarge), offset, None, None);
+            intake.reject(Rejection::whole(Reason::TooLarge), offset);
         } else if payload.iter().all(u8::is_ascii_whitespace) {
             // A tombstone, or nothing: a message has to say something.
-            part.reject(Rejection::whole(Reason::MalformedJson), offset, None, None);
+            intake.reject(Rejection::whole(Reason::MalformedJson), offset);
         } else {
-            admission.line(worker, view, None, without_mark(payload), offset, &mut part);
+            intake.line(Line::Bytes(without_mark(payload)), offset);
         }
     }
+    drop(intake);
     part.finish();
     Decoded {
         lane: Arc::clone(&chunk.lane),

@@ -19,6 +19,7 @@ STAGES = [
     ("worker", "floor: read from the page cache", None),
     ("three hashes", "one after the other", "floor: six compressions"),
     ("three hashes", "side by side", "floor: six compressions"),
+    ("three hashes", "sixteen events at once", "floor: six compressions"),
     ("duplicates", "new, in memory", None),
     ("duplicates", "repeats, in memory", None),
     ("duplicates", "new, mostly spilled", None),

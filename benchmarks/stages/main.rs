@@ -11,7 +11,7 @@ use std::time::Duration;
 use ameles_core::{Random, SystemRandom, Timestamp};
 use ameles_ingest::DuplicateMemory;
 use ameles_ingest::bench::{Admitted, Stages};
-use ameles_pseudonym::DomainHasher;
+use ameles_pseudonym::{DomainHasher, LANES, Waiting};
 use ameles_schemas::Table;
 use ameles_store::Append;
 use ameles_store::bench::encode;
@@ -113,6 +113,24 @@ fn hashes(criterion: &mut Criterion, events: &Events, home: &Home) -> Result<()>
                 DomainHasher::bytes16_each(each).iter().fold(sum, |sum, key| sum ^ key[0])
             };
             events.identifiers.iter().fold(0, sum)
+        });
+    });
+    group.bench_function("sixteen events at once", |bench| {
+        let hashers = [&device, &user, &event];
+        let mut waiting = [Waiting::default(), Waiting::default(), Waiting::default()];
+        bench.iter(|| {
+            let mut sum = 0;
+            for identifiers in events.identifiers.chunks(LANES) {
+                for (lane, texts) in identifiers.iter().enumerate() {
+                    for (waiting, text) in waiting.iter_mut().zip(texts) {
+                        waiting.put(lane, text.as_bytes());
+                    }
+                }
+                for (hasher, waiting) in hashers.iter().zip(&waiting) {
+                    sum ^= hasher.numbers(waiting)[0];
+                }
+            }
+            sum
         });
     });
     group.finish();

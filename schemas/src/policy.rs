@@ -81,8 +81,9 @@ pub struct Policy {
     k: Option<u32>,
     default: Regime,
     /// All but the default one.
-    others: BTreeMap<String, Regime>,
-    countries: BTreeMap<String, String>,
+    others: Vec<Regime>,
+    /// Places among the others, by code; events are looked up by it.
+    countries: BTreeMap<u16, usize>,
 }
 
 /// One thing wrong with a policy.
@@ -122,6 +123,11 @@ impl fmt::Display for PolicyError {
 
 impl std::error::Error for PolicyError {}
 
+/// A country's two letters as a number.
+fn code_of(country: &str) -> Option<u16> {
+    country.as_bytes().try_into().ok().map(u16::from_be_bytes)
+}
+
 impl Policy {
     /// Parses a `policy.toml`.
     ///
@@ -147,7 +153,7 @@ impl Policy {
     /// The regime of a country (ISO 3166-1 alpha-2, capitals): `gdpr` where it
     /// is missing or not listed.
     pub fn regime(&self, country: Option<&str>) -> &Regime {
-        country.and_then(|country| self.countries.get(country)).and_then(|name| self.others.get(name)).unwrap_or(&self.default)
+        country.and_then(code_of).and_then(|code| self.countries.get(&code)).and_then(|at| self.others.get(*at)).unwrap_or(&self.default)
     }
 
     /// The regime of that name, for `--regulation`.
@@ -157,7 +163,7 @@ impl Policy {
 
     /// Every regime, the default first.
     pub fn regimes(&self) -> impl Iterator<Item = &Regime> {
-        std::iter::once(&self.default).chain(self.others.values())
+        std::iter::once(&self.default).chain(&self.others)
     }
 
     /// Smallest group that an answer to an analyst may rest on, where the policy says one: the largest `k`

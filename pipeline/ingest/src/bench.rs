@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 
 use crate::IngestEnv;
 use crate::admission::{Intake, Unhashed, View, Worker};
-use crate::batch::{HourlyCounts, Part, RANGE_BITS, SortedBatch};
+use crate::batch::{HourlyCounts, Part, RANGE_BITS, Row, SortedBatch};
 use crate::decode::Scratch;
 use crate::lines::{Line, TextLines};
 
@@ -53,16 +53,15 @@ impl<'a> Stages<'a> {
     pub fn decode_and_hash(&mut self, chunk: &[u8]) -> usize {
         let admission = &self.env.admission;
         let mut named = 0;
+        let mut row = [Row { device: 0, user: 0, event_key: 0, ts: 0, line: 0 }];
         for line in TextLines::new(chunk) {
             let Line::Text(line) = line else { continue };
             let Ok(event) = admission.decoder.decode_text(&mut self.scratch, line) else { continue };
             let Some(identifiers) = admission.plainly_named(&event) else { continue };
             named += 1;
-            self.unhashed.put(0, identifiers);
-            if self.unhashed.is_full() {
-                black_box(self.unhashed.take(admission));
-            }
+            self.unhashed.put(admission, identifiers, 0, &mut row);
         }
+        black_box(row);
         named
     }
 

@@ -89,7 +89,7 @@ impl<'a> TextLines<'a> {
 
     /// Takes some whole lines, or one where it is longer.
     fn next_block(&mut self) {
-        let within = self.rest.get(..BLOCK_BYTES).and_then(|head| head.iter().rposition(|byte| *byte == b'\n'));
+        let within = self.rest.get(..BLOCK_BYTES).and_then(|head| memchr::memrchr(b'\n', head));
         let end = match within {
             Some(end) => end + 1,
             None if self.rest.len() <= BLOCK_BYTES => self.rest.len(),

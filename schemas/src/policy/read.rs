@@ -6,7 +6,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Collection, DEFAULT_REGIME, OnWithdrawal, Policy, PolicyError, PolicyFault, Regime};
+use super::{Collection, DEFAULT_REGIME, OnWithdrawal, Policy, PolicyError, PolicyFault, Regime, code_of};
 use crate::nearest::nearest;
 
 const TOP_KEYS: [&str; 3] = ["k", "regimes", "countries"];
@@ -53,7 +53,9 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
         let reason = "is missing: it holds for countries that are missing or not listed".to_owned();
         reader.fault(&(0..0), "regimes.gdpr", reason, "add [regimes.gdpr]");
     }
-    let others = regimes.into_iter().filter_map(|(name, regime)| Some((name, regime?))).collect();
+    let others: Vec<Regime> = regimes.into_values().flatten().collect();
+    let place = |name: &String| others.iter().position(|regime| regime.name == *name);
+    let countries = countries.iter().filter_map(|(code, name)| Some((code_of(code)?, place(name)?))).collect();
     reader.faults.sort_by_key(|fault| fault.line);
     match default {
         Some(default) if reader.faults.is_empty() => Ok(Policy { k, default, others, countries }),

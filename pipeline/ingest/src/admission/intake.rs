@@ -94,13 +94,15 @@ impl<'a> Intake<'a> {
 
 impl Drop for Intake<'_> {
     fn drop(&mut self) {
-        self.events.settle();
+        let Events { admission, view, unhashed, part, .. } = &mut self.events;
+        unhashed.settle(admission, view, part);
     }
 }
 
 impl Events<'_> {
-    fn settle(&mut self) {
-        self.unhashed.settle(self.admission, self.view, self.part);
+    /// Nobody is suppressed, and nobody has ever granted or withdrawn.
+    fn knows_nobody(&self) -> bool {
+        self.view.suppressions.is_empty() && self.view.consents_empty
     }
 
     /// Takes an event in, or says why not. Its device comes back where it is asked for, or was at hand.
@@ -134,14 +136,13 @@ impl Events<'_> {
             return None;
         }
         if !self.admission.stamp_ok(event) {
-            // A ledger that knows nobody has nothing to say against it, nor anybody to leave unnamed.
-            let anyone = self.view.suppressions.is_empty() && self.view.consents_empty;
-            return anyone.then_some(Err(Rejection::whole(Reason::NoConsent)));
+            return self.knows_nobody().then_some(Err(Rejection::whole(Reason::NoConsent)));
         }
-        self.unhashed.put(self.part.rows.len(), identifiers);
+        let at = self.part.rows.len();
         self.accept(event, Row { device: 0, user: 0, event_key: 0, ts: ts.micros(), line: 0 }, Flags::default(), number);
-        if self.unhashed.is_full() {
-            self.settle();
+        self.unhashed.put(self.admission, identifiers, at, &mut self.part.rows);
+        if !self.knows_nobody() {
+            self.unhashed.ask(at);
         }
         Some(Ok(()))
     }
@@ -174,13 +175,13 @@ impl Events<'_> {
         if self.is_late(ts) {
             flags = flags.with(Flags::TOO_LATE);
         }
-        if flags.waits() {
-            // Flagged rows stand in the part's order.
-            self.settle();
-        } else if flags.has(Flags::NO_STAMP) {
-            return Err(Rejection::whole(Reason::NoConsent));
-        } else if flags.has(Flags::TOO_LATE) {
-            return Err(Rejection::of(Reason::TooLate, roles.time));
+        if !flags.waits() {
+            if flags.has(Flags::NO_STAMP) {
+                return Err(Rejection::whole(Reason::NoConsent));
+            }
+            if flags.has(Flags::TOO_LATE) {
+                return Err(Rejection::of(Reason::TooLate, roles.time));
+            }
         }
         let (user, event_key) = (user.map_or(0, |user| user.as_u128()), event_key.map_or(0, |key| u128::from_be_bytes(key.0)));
         self.accept(event, Row { device: device.as_u128(), user, event_key, ts: ts.micros(), line: 0 }, flags, number);

@@ -1,24 +1,28 @@
-//! Events already taken in whose identifiers wait to be hashed, sixteen events
-//! at once: that takes less than half the time of one event after the other.
+//! Events already taken in whose identifiers wait to be hashed, sixteen of a
+//! kind at once: that takes less than half the time of one after the other.
 
 use ameles_core::Timestamp;
 use ameles_pseudonym::{LANES, Waiting};
 
 use super::{Admission, Identifier, View, consent_known};
-use crate::batch::{Flags, Part};
+use crate::batch::{Flags, Part, Row};
 
-/// Rows of one part without their keys, and the identifiers that these come from. They are wiped on drop.
+/// Identifiers of one part that its rows have no keys of yet; wiped on drop.
 #[derive(Default)]
 pub(crate) struct Unhashed {
-    /// Where in the part the rows stand.
-    rows: [usize; LANES],
+    devices: Queue,
+    users: Queue,
+    event_ids: Queue,
+    /// The rows whose subjects have to be looked up once they have their keys.
+    asking: Vec<usize>,
+}
+
+/// Identifiers of one domain, and where in the part their rows stand.
+#[derive(Default)]
+struct Queue {
+    rows: [u32; LANES],
     count: usize,
-    /// The rows' bits: whether the event named a user, and an event id.
-    users_named: u16,
-    event_ids_named: u16,
-    devices: Waiting,
-    users: Waiting,
-    event_ids: Waiting,
+    waiting: Waiting,
 }
 
 /// An event's identifiers as they are hashed.
@@ -29,77 +33,89 @@ pub(crate) struct Identifiers<'a> {
     pub(crate) event_id: Option<&'a [u8]>,
 }
 
-impl Unhashed {
-    pub(crate) const fn is_full(&self) -> bool {
-        self.count == LANES
-    }
-
-    /// Notes a row that has just been taken in; nothing may be full.
-    #[inline]
-    pub(crate) fn put(&mut self, row: usize, identifiers: Identifiers<'_>) {
-        let lane = self.count;
-        self.rows[lane] = row;
-        self.devices.put(lane, identifiers.device);
-        if let Some(user) = identifiers.user {
-            self.users.put(lane, user);
-            self.users_named |= 1 << lane;
-        }
-        if let Some(event_id) = identifiers.event_id {
-            self.event_ids.put(lane, event_id);
-            self.event_ids_named |= 1 << lane;
-        }
+impl Queue {
+    /// Notes an identifier; the keys of all come when that makes them sixteen.
+    #[inline(always)]
+    fn put(&mut self, identifier: &Identifier, row: usize, text: &[u8], rows: &mut [Row], key: fn(&mut Row) -> &mut u128) {
+        // A part has less than 2^32 lines.
+        self.rows[self.count % LANES] = row as u32;
+        self.waiting.put(self.count % LANES, text);
         self.count += 1;
+        if self.count == LANES {
+            self.settle(identifier, rows, key);
+        }
     }
 
-    /// Device, user and event key of each row noted; what stands where none was named means nothing.
-    #[inline]
-    fn keys(&self, admission: &Admission) -> [[u128; LANES]; 3] {
-        let of = |identifier: Option<&Identifier>, waiting| identifier.map(|identifier| identifier.numbers(waiting)).unwrap_or_default();
-        [
-            admission.device.numbers(&self.devices),
-            of(admission.user.as_ref(), &self.users),
-            of(admission.event_id.as_ref(), &self.event_ids),
-        ]
-    }
-
-    /// The keys of the rows noted, which are forgotten: for benchmarks.
-    pub(crate) fn take(&mut self, admission: &Admission) -> [[u128; LANES]; 3] {
-        let keys = self.keys(admission);
-        self.forget();
-        keys
-    }
-
-    const fn forget(&mut self) {
-        (self.count, self.users_named, self.event_ids_named) = (0, 0, 0);
-    }
-
-    /// Gives the rows their keys, and flags those that have to be decided in order.
-    pub(super) fn settle(&mut self, admission: &Admission, view: &View, part: &mut Part) {
+    #[inline(never)]
+    fn settle(&mut self, identifier: &Identifier, rows: &mut [Row], key: fn(&mut Row) -> &mut u128) {
         if self.count == 0 {
             return;
         }
-        let [devices, users, event_ids] = self.keys(admission);
-        let asks = !view.suppressions.is_empty() || !view.consents_empty;
-        for lane in 0..self.count {
-            let at = self.rows[lane];
-            let row = &mut part.rows[at];
-            row.device = devices[lane];
-            row.user = if self.users_named >> lane & 1 == 1 { users[lane] } else { 0 };
-            row.event_key = if self.event_ids_named >> lane & 1 == 1 { event_ids[lane] } else { 0 };
-            if asks {
-                let (device, user, ts) = (row.device_id(), row.user_id(), Timestamp::from_micros(row.ts));
-                let mut flags = Flags::default();
-                if view.suppressions.covers(device, user, ts) {
-                    flags = flags.with(Flags::SUPPRESSED);
-                }
-                if !view.consents_empty && consent_known(&view.consents, device, user) {
-                    flags = flags.with(Flags::CONSENT_KNOWN);
-                }
-                if flags.waits() {
-                    part.flagged.push((at, flags));
-                }
+        let numbers = identifier.numbers(&self.waiting);
+        for (row, number) in self.rows.iter().zip(numbers).take(self.count) {
+            *key(&mut rows[*row as usize]) = number;
+        }
+        self.count = 0;
+    }
+}
+
+fn device(row: &mut Row) -> &mut u128 {
+    &mut row.device
+}
+
+fn user(row: &mut Row) -> &mut u128 {
+    &mut row.user
+}
+
+fn event_key(row: &mut Row) -> &mut u128 {
+    &mut row.event_key
+}
+
+impl Unhashed {
+    /// Notes the identifiers of a row that has just been taken in, without user and event key where it names none.
+    #[inline]
+    pub(crate) fn put(&mut self, admission: &Admission, identifiers: Identifiers<'_>, row: usize, rows: &mut [Row]) {
+        self.devices.put(&admission.device, row, identifiers.device, rows, device);
+        if let Some((identifier, text)) = admission.user.as_ref().zip(identifiers.user) {
+            self.users.put(identifier, row, text, rows, user);
+        }
+        if let Some((identifier, text)) = admission.event_id.as_ref().zip(identifiers.event_id) {
+            self.event_ids.put(identifier, row, text, rows, event_key);
+        }
+    }
+
+    /// Notes that a row's subjects may matter.
+    pub(super) fn ask(&mut self, row: usize) {
+        self.asking.push(row);
+    }
+
+    /// Gives all rows their keys, and flags those that have to be decided in order.
+    pub(super) fn settle(&mut self, admission: &Admission, view: &View, part: &mut Part) {
+        self.devices.settle(&admission.device, &mut part.rows, device);
+        if let Some(identifier) = &admission.user {
+            self.users.settle(identifier, &mut part.rows, user);
+        }
+        if let Some(identifier) = &admission.event_id {
+            self.event_ids.settle(identifier, &mut part.rows, event_key);
+        }
+        if self.asking.is_empty() {
+            return;
+        }
+        for at in self.asking.drain(..) {
+            let row = &part.rows[at];
+            let (device, user, ts) = (row.device_id(), row.user_id(), Timestamp::from_micros(row.ts));
+            let mut flags = Flags::default();
+            if view.suppressions.covers(device, user, ts) {
+                flags = flags.with(Flags::SUPPRESSED);
+            }
+            if !view.consents_empty && consent_known(&view.consents, device, user) {
+                flags = flags.with(Flags::CONSENT_KNOWN);
+            }
+            if flags.waits() {
+                part.flagged.push((at, flags));
             }
         }
-        self.forget();
+        // Others were flagged as they came.
+        part.flagged.sort_unstable_by_key(|(at, _)| *at);
     }
 }

@@ -16,6 +16,8 @@ use super::columns::{Cell, ColumnSet, wide, widest};
 use super::dictionary::{Dictionaries, NULL};
 
 const PSEUDONYM_BYTES: usize = 16;
+/// Rows taken together, column by column: they stand anywhere in the bucket, and are near from the first column on.
+const ROWS_AT_ONCE: usize = 64;
 /// A column with more texts than this in its dictionary is written as texts.
 const DICTIONARY_MAX: usize = 1 << 16;
 /// So is one that has fewer rows than this per text.
@@ -38,11 +40,11 @@ enum Texts {
 
 /// Columns that are being filled.
 pub(super) struct Gathering {
-    devices: Vec<u8>,
+    devices: Vec<Bytes16>,
     times: Vec<i64>,
-    users: Nullable<u8>,
+    users: Nullable<Bytes16>,
     /// None where they are not wanted, or the contract has none.
-    event_keys: Option<Nullable<u8>>,
+    event_keys: Option<Nullable<Bytes16>>,
     others: Vec<Filling>,
 }
 
@@ -50,7 +52,14 @@ enum Filling {
     Text(Vec<u32>),
     Wide(Nullable<i64>),
     Boolean(Vec<Option<bool>>),
-    Pseudonym(Nullable<u8>),
+    Pseudonym(Nullable<Bytes16>),
+}
+
+/// A pseudonym's bytes in order, as a number that arrow takes.
+type Bytes16 = i128;
+
+fn bytes16(pseudonym: u128) -> Bytes16 {
+    Bytes16::from_ne_bytes(pseudonym.to_be_bytes())
 }
 
 /// Values, and which rows have one.
@@ -70,14 +79,21 @@ impl<T> Nullable<T> {
     }
 }
 
-impl Nullable<u8> {
+impl Nullable<Bytes16> {
+    /// Pseudonyms, 0 for none.
     #[inline]
-    fn push(&mut self, pseudonym: Option<u128>) {
-        self.valid.push(pseudonym.is_some());
-        match pseudonym {
-            Some(pseudonym) => self.values.extend_from_slice(&pseudonym.to_be_bytes()),
-            None => self.nulls += 1,
-        }
+    fn extend(&mut self, pseudonyms: impl ExactSizeIterator<Item = u128>) {
+        let (rows, first) = (pseudonyms.len(), self.values.len());
+        self.values.resize(first + rows, 0);
+        let mut next = first;
+        self.valid.extend(pseudonyms.map(|pseudonym| {
+            // Without a branch: nulls may be anywhere, and are written over.
+            self.values[next] = bytes16(pseudonym);
+            next += usize::from(pseudonym != 0);
+            pseudonym != 0
+        }));
+        self.nulls += rows - (next - first);
+        self.values.truncate(next);
     }
 
     fn finish(mut self) -> Result<ArrayRef, ArrowError> {
@@ -93,10 +109,11 @@ impl Nullable<u8> {
 
 impl Nullable<i64> {
     #[inline]
-    fn push(&mut self, value: Option<u64>) {
-        self.values.push(value.unwrap_or_default() as i64);
-        self.valid.push(value.is_some());
-        self.nulls += usize::from(value.is_none());
+    fn extend(&mut self, values: impl Iterator<Item = Option<u64>> + Clone) {
+        self.values.extend(values.clone().map(|value| value.unwrap_or_default() as i64));
+        let first = self.valid.len();
+        self.valid.extend(values.map(|value| value.is_some()));
+        self.nulls += self.valid[first..].iter().filter(|valid| !**valid).count();
     }
 }
 
@@ -122,8 +139,7 @@ impl Gatherer {
     }
 
     pub(super) fn start(&self, rows: usize, keys: bool) -> Gathering {
-        let pseudonyms =
-            |wanted: bool| if wanted { Nullable::with_capacity(rows, rows * PSEUDONYM_BYTES) } else { Nullable::with_capacity(0, 0) };
+        let pseudonyms = |wanted: bool| if wanted { Nullable::with_capacity(rows, rows) } else { Nullable::with_capacity(0, 0) };
         let filling = |cell: &Cell| match cell {
             Cell::Text { .. } => Filling::Text(Vec::with_capacity(rows)),
             Cell::Integer { .. } | Cell::Number { .. } | Cell::Time { .. } => Filling::Wide(Nullable::with_capacity(rows, rows)),
@@ -131,7 +147,7 @@ impl Gatherer {
             Cell::Pseudonym { .. } => Filling::Pseudonym(pseudonyms(true)),
         };
         Gathering {
-            devices: Vec::with_capacity(rows * PSEUDONYM_BYTES),
+            devices: Vec::with_capacity(rows),
             times: Vec::with_capacity(rows),
             users: pseudonyms(self.has_user),
             event_keys: (keys && self.has_event_key).then(|| pseudonyms(true)),
@@ -141,28 +157,29 @@ impl Gatherer {
 
     /// Appends a bucket's rows in the order of its keys.
     pub(super) fn push(&self, to: &mut Gathering, bucket: &Bucket) {
-        for key in &bucket.keys {
-            let at = key.at as usize;
-            let row = &bucket.rows[at];
-            to.devices.extend_from_slice(&row.device.to_be_bytes());
-            to.times.push(row.ts);
+        for keys in bucket.keys.chunks(ROWS_AT_ONCE) {
+            let rows = keys.iter().map(|key| &bucket.rows[key.at as usize]);
+            to.devices.extend(rows.clone().map(|row| bytes16(row.device)));
+            to.times.extend(rows.clone().map(|row| row.ts));
             if self.has_user {
-                to.users.push((row.user != 0).then_some(row.user));
+                to.users.extend(rows.clone().map(|row| row.user));
             }
             if let Some(event_keys) = &mut to.event_keys {
-                event_keys.push((row.event_key != 0).then_some(row.event_key));
+                event_keys.extend(rows.map(|row| row.event_key));
             }
-            let words = &bucket.words[at * bucket.words_per_row..(at + 1) * bucket.words_per_row];
+            let words = keys.iter().map(|key| &bucket.words[key.at as usize * bucket.words_per_row..][..bucket.words_per_row]);
             for (cell, filling) in self.cells.iter().zip(&mut to.others) {
                 match (*cell, filling) {
-                    (Cell::Text { word, .. }, Filling::Text(numbers)) => numbers.push(words[word]),
+                    (Cell::Text { word, .. }, Filling::Text(numbers)) => numbers.extend(words.clone().map(|words| words[word])),
                     (Cell::Integer { word, bit } | Cell::Number { word, bit } | Cell::Time { word, bit }, Filling::Wide(values)) => {
-                        values.push(wide(words, word, bit));
+                        values.extend(words.clone().map(|words| wide(words, word, bit)));
                     }
                     (Cell::Boolean { word }, Filling::Boolean(values)) => {
-                        values.push(words[word].checked_sub(1).map(|value| value == 1));
+                        values.extend(words.clone().map(|words| words[word].checked_sub(1).map(|value| value == 1)));
                     }
-                    (Cell::Pseudonym { word, bit }, Filling::Pseudonym(values)) => values.push(widest(words, word, bit)),
+                    (Cell::Pseudonym { word, bit }, Filling::Pseudonym(values)) => {
+                        values.extend(words.clone().map(|words| widest(words, word, bit).unwrap_or_default()));
+                    }
                     // `start` pairs cells and fillings.
                     _ => {}
                 }

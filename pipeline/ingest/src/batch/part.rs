@@ -161,6 +161,27 @@ fn stable_order(buckets: &[u32], count: usize) -> Vec<u32> {
     order
 }
 
+/// The words of the rows at these places, one row after the other.
+fn rows_of_words(words: &[u32], words_per_row: usize, order: &[u32]) -> Vec<u32> {
+    /// Rows of a length that the compiler knows are copied without a call for each.
+    fn of<const WORDS: usize>(words: &[u32], order: &[u32]) -> Vec<u32> {
+        let rows = words.as_chunks::<WORDS>().0;
+        order.iter().map(|at| rows[*at as usize]).collect::<Vec<[u32; WORDS]>>().into_flattened()
+    }
+    match words_per_row {
+        8 => of::<8>(words, order),
+        9 => of::<9>(words, order),
+        10 => of::<10>(words, order),
+        11 => of::<11>(words, order),
+        12 => of::<12>(words, order),
+        13 => of::<13>(words, order),
+        14 => of::<14>(words, order),
+        15 => of::<15>(words, order),
+        16 => of::<16>(words, order),
+        _ => order.iter().flat_map(|at| words[*at as usize * words_per_row..][..words_per_row].iter().copied()).collect(),
+    }
+}
+
 /// The leading bits of a device.
 pub(crate) const fn range_of(device: u128, bits: u32) -> u32 {
     if bits == 0 { 0 } else { (device >> (u128::BITS - bits)) as u32 }
@@ -323,12 +344,8 @@ impl Part {
             groups.push(Group { month, range, start, end });
             start = end;
         }
-        let mut rows = Vec::with_capacity(self.rows.len());
-        let mut words = Vec::with_capacity(self.words.len());
-        for at in &order {
-            rows.push(self.rows[*at as usize]);
-            words.extend_from_slice(self.words(*at as usize));
-        }
+        let rows = order.iter().map(|at| self.rows[*at as usize]).collect();
+        let words = rows_of_words(&self.words, self.words_per_row, &order);
         if !self.dropped.is_empty() {
             self.dropped = order.iter().map(|at| self.dropped[*at as usize]).collect();
         }

@@ -72,3 +72,43 @@ async fn a_batch_is_sorted_by_month_device_and_time_without_repeats() {
         }
     }
 }
+
+/// Plain identifiers wait until there are sixteen, others are hashed at once; users may be missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_have_the_keys_that_each_event_would_have_alone() {
+    let home = Home::new().await;
+    let admission = &home.env.admission;
+    let mut text = String::new();
+    let mut names = Vec::new();
+    for number in 0..100 {
+        let device = match number % 7 {
+            3 => format!(" d{number} "),
+            5 => format!("d{number}-{}", "x".repeat(60)),
+            _ => format!("d{number}"),
+        };
+        let user = (number % 3 != 0).then(|| format!("u{number}"));
+        let event_id = format!("e{number}{}", if number % 11 == 4 { "-".repeat(60) } else { String::new() });
+        // Asks for its device until enough have sent it.
+        let extra = json!({"user_id": user, "event_id": event_id, "undeclared": number});
+        text += &line(&device, "e", "2018-07-01T00:00:00Z", "wake", extra);
+        names.push((device.trim().to_owned(), user));
+    }
+    let view = View::new(Arc::default(), Arc::new(ConsentBook::default()), at("2018-09-01T00:00:00Z"), None);
+    let mut worker = Worker::new(3);
+    for _ in 0..2 {
+        let mut part = Part::new("test".into(), view.arrival, 1, &admission.columns, None, 8, 0);
+        let mut intake = Intake::new(admission, &mut worker, &view, None, &mut part);
+        for (line, number) in text.lines().zip(1..) {
+            intake.line(Line::Bytes(line.as_bytes()), number);
+        }
+        drop(intake);
+        assert_eq!(part.rows.len(), names.len());
+        let mut event_keys = std::collections::HashSet::new();
+        for (number, (row, (device, user))) in part.rows.iter().zip(&names).enumerate() {
+            assert_eq!(row.device_id(), home.device(device), "{number}");
+            assert_eq!(row.user_id(), user.as_deref().map(|user| home.user(user)), "{number}");
+            assert!(row.event_key != 0 && event_keys.insert(row.event_key), "{number}");
+            assert_eq!(row.line, number as u32);
+        }
+    }
+}

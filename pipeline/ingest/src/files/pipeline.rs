@@ -25,7 +25,7 @@ use crate::undeclared::UndeclaredCounter;
 use crate::{IngestEnv, IngestError, Progress, is_closed};
 
 /// Chunks that wait for a worker, and parts that wait for the assembler, per worker.
-const WAITING_PER_WORKER: usize = 4;
+const WAITING_PER_WORKER: usize = 2;
 /// Rejected rows in one commit.
 const REJECTED_MAX: usize = 1 << 20;
 /// A batch waits no longer than this for more, in seconds: input may come slowly.
@@ -182,10 +182,24 @@ impl Commits {
             let settling = maintainer.as_ref().map(|maintainer| Settling { maintainer, closed: &closed });
             let committed = self.committer.commit_settling(batch, settling).await?;
             let tallies = files.into_iter().zip(committed.parts.iter().map(|part| part.tally)).collect();
+            give_back(committed.parts);
             let _ = told.send(Told { months: committed.months, settled: committed.settled, tallies });
         }
         Ok(self.committer)
     }
+}
+
+/// Gives the memory of a batch back on all cores: of a gigabyte that takes a while.
+fn give_back(mut parts: Vec<Part>) {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let of_thread = parts.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        while parts.len() > of_thread {
+            let some = parts.split_off(parts.len() - of_thread);
+            scope.spawn(move || drop(some));
+        }
+        drop(parts);
+    });
 }
 
 /// What the workers share.

@@ -57,9 +57,16 @@ impl Drop for Free {
 impl Pool {
     fn take(&self, bytes: usize) -> Buffer {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken = free.0.pop().unwrap_or_default();
+        let taken = free.0.pop();
         drop(free);
-        taken.resize(bytes, 0);
+        let taken = match taken {
+            Some(mut taken) => {
+                taken.resize(bytes, 0);
+                taken
+            }
+            // Not written before it is read into: a short file takes no more memory than it fills.
+            None => vec![0; bytes],
+        };
         Buffer { bytes: taken, len: 0, pool: self.clone() }
     }
 }
@@ -194,18 +201,18 @@ impl Reader<'_> {
         let mut buffer = self.pool.take(chunk_bytes);
         let mut ended = false;
         loop {
+            // Where the buffer's lines begin in the content, and how much of them was taken into it while they were read.
+            let (first_line, mut taken) = (position.content.lines + 1, 0);
             if !ended {
                 let wanted = buffer.bytes.len() - buffer.len;
-                let read = match stream.fill(&mut buffer.bytes[buffer.len..]) {
+                let read = match self.fill(stream, position, &mut buffer, &mut taken) {
                     Ok(read) => read,
                     Err(error) => return Ok(Err(error)),
                 };
-                buffer.len += read;
                 ended = read < wanted;
             }
-            let line_end = last_line_end(&buffer, position);
+            let line_end = if taken > 0 { Some(taken - 1) } else { last_line_end(&buffer, position) };
             if line_end.is_none() && !ended {
-                let first_line = position.content.lines + 1;
                 let txns = match self.long_line(stream, position, &mut buffer) {
                     Ok(txns) => txns,
                     Err(error) => return Ok(Err(error)),
@@ -229,8 +236,7 @@ impl Reader<'_> {
                 next.bytes[..rest].copy_from_slice(&buffer.bytes[last + 1..buffer.len]);
                 next.len = rest;
                 buffer.len = last + 1;
-                let first_line = position.content.lines + 1;
-                position.content.update(buffer.lines());
+                position.content.update(&buffer.lines()[taken..]);
                 let (txns, explained) = (self.advance(position), position.is_explained());
                 let lines = usize::try_from(position.content.lines + 1 - first_line).unwrap_or_default();
                 let source = Arc::clone(source);
@@ -246,6 +252,37 @@ impl Reader<'_> {
             }
         }
         self.last_line(file, source, position, buffer, send).map(Ok)
+    }
+
+    /// Fills the buffer and takes the whole lines into the content as they come; `taken` says how many bytes of the buffer
+    /// these are. Nothing is taken where quarantine is ahead, since the chunk may have to end before.
+    fn fill(&mut self, stream: &mut Stream, position: &mut Position, buffer: &mut Buffer, taken: &mut usize) -> io::Result<usize> {
+        let (begun, free) = buffer.bytes.split_at_mut(buffer.len);
+        let ahead = position.explained > position.content.bytes;
+        // A line's beginning that is not taken yet: what is left of the buffer, or lies before the piece.
+        let mut pending: Vec<u8> = Vec::new();
+        let mut at = begun.len();
+        let read = stream.fill_by_steps(free, &mut |piece| {
+            at += piece.len();
+            if ahead {
+                return;
+            }
+            let Some(end) = memchr::memrchr(b'\n', piece) else {
+                pending.extend_from_slice(piece);
+                return;
+            };
+            if *taken == 0 {
+                position.content.update(begun);
+            }
+            position.content.update(&pending);
+            position.content.update(&piece[..=end]);
+            *taken = at - piece.len() + end + 1;
+            pending.clear();
+            pending.extend_from_slice(&piece[end + 1..]);
+        })?;
+        buffer.len += read;
+        pending.zeroize();
+        Ok(read)
     }
 
     /// A line that fills a whole chunk: reads on to its end without keeping it.
@@ -322,7 +359,7 @@ fn last_line_end(buffer: &Buffer, position: &Position) -> Option<usize> {
         .and_then(|ahead| lines.get(..ahead))
         .filter(|explained| explained.ends_with(b"\n"))
         .map(|explained| explained.len() - 1)
-        .or_else(|| lines.iter().rposition(|byte| *byte == b'\n'))
+        .or_else(|| memchr::memrchr(b'\n', lines))
 }
 
 enum Opening {

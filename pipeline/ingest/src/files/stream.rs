@@ -14,6 +14,8 @@ const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Zstandard's skippable frames: 0x184D2A50 to 0x184D2A5F, little-endian.
 const ZSTD_SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
 const BUFFER_BYTES: usize = 256 << 10;
+/// Bytes read at once, which a core's cache holds.
+const STEP_BYTES: usize = 512 << 10;
 
 /// Decompressed bytes. An error comes after all bytes that could be read before it.
 pub(super) struct Stream {
@@ -61,7 +63,13 @@ impl Stream {
     /// Fills the buffer as far as there are bytes; short only at the end or before an error,
     /// which the next call returns.
     pub(super) fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.fill_by_steps(buffer, &mut |_| {})
+    }
+
+    /// The same; `seen` is shown each piece as it comes, while a core's cache holds it.
+    pub(super) fn fill_by_steps(&mut self, buffer: &mut [u8], seen: &mut dyn FnMut(&[u8])) -> io::Result<usize> {
         let mut filled = read_full(&mut self.pushed, buffer)?;
+        seen(&buffer[..filled]);
         if filled < buffer.len()
             && let Some(error) = self.failed.take()
         {
@@ -72,9 +80,13 @@ impl Stream {
             return Ok(filled);
         }
         while filled < buffer.len() {
-            match self.inner.read(&mut buffer[filled..]) {
+            let end = buffer.len().min(filled + STEP_BYTES);
+            match self.inner.read(&mut buffer[filled..end]) {
                 Ok(0) => break,
-                Ok(read) => filled += read,
+                Ok(read) => {
+                    seen(&buffer[filled..filled + read]);
+                    filled += read;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if filled == 0 => return Err(error),
                 Err(error) => {

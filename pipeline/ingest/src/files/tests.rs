@@ -469,3 +469,23 @@ async fn no_identifier_reaches_a_file() {
         }
     }
 }
+
+/// Content is hashed step by step while it is read, chunk by chunk: that gives what reading it otherwise gives.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_several_chunks_goes_on_where_it_was_however_it_is_stored() {
+    const COUNT: usize = 40_000;
+    let home = Home::new().await;
+    let (text, more) = (lines(0, COUNT), lines(COUNT, 1_000));
+    assert!(text.len() > 8 << 20, "{}", text.len());
+    let report = home.ingest(&[home.write("a.ndjson", &text)]).await;
+    assert_eq!((report.tally.received(), report.tally.accepted()), (COUNT as u64, COUNT as u64));
+    let again = home.ingest(&[home.write("b.ndjson.gz", gz(&text))]).await;
+    assert_eq!((again.tally.received(), again.files[0].skipped_bytes), (0, text.len() as u64));
+    let grown = home.ingest(&[home.write("c.ndjson.zst", zst(&(text.clone() + &more)))]).await;
+    assert_eq!((grown.tally.accepted(), grown.files[0].skipped_bytes), (1_000, text.len() as u64));
+    // One other byte near the end makes it another file, whose events are repeats.
+    let end = text.len() - 100;
+    let other = text[..end].to_owned() + &text[end..].replacen('m', "n", 1);
+    let other = home.ingest(&[home.write("d.ndjson", &other)]).await;
+    assert_eq!((other.tally.received(), other.files[0].skipped_bytes), (COUNT as u64, 0));
+}

@@ -17,6 +17,9 @@ const PLACES_PER_TEXT: usize = 4;
 const PROBES_MAX: usize = 8;
 /// What spreads texts over places: 2^64 divided by the golden ratio, made odd.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Multiples of it that are tried, for at most so many texts: with four places for each, one in about e^(texts / 8) fits.
+const SPREADS_MAX: u64 = 200;
+const SPREAD_TEXTS_MAX: usize = 40;
 
 /// Texts by field. None of them is an identifier: only kept fields are given.
 #[derive(Debug, Default)]
@@ -29,6 +32,8 @@ struct Texts {
     /// Texts of up to 16 bytes as numbers, and their ids; 0 is a free place, since
     /// no JSON text holds a zero byte unescaped.
     places: Vec<(u128, u32)>,
+    /// What spreads texts over places: odd, and such that each has its first place, if such a number was found.
+    spread: u64,
     longer: HashMap<Box<str>, u32, foldhash::fast::RandomState>,
     texts: Vec<Box<str>>,
 }
@@ -38,7 +43,7 @@ impl Memo {
     #[inline(always)]
     pub(super) fn short(&self, field: usize, text: u128) -> Option<u32> {
         let texts = self.fields.get(field)?;
-        let from = place(text, texts.places.len());
+        let from = place(text, texts.spread, texts.places.len());
         // The first place nearly always has it.
         match texts.places.get(from) {
             Some((key, id)) if *key == text => Some(*id),
@@ -87,6 +92,7 @@ impl Texts {
                     self.grow();
                 }
                 self.put(key, id).then_some(())?;
+                self.spread_apart();
             }
             None => {
                 self.longer.insert(text.into(), id);
@@ -98,12 +104,33 @@ impl Texts {
 
     fn put(&mut self, key: u128, id: u32) -> bool {
         let mask = self.places.len().wrapping_sub(1);
-        let from = place(key, self.places.len());
+        let from = place(key, self.spread, self.places.len());
         let Some(at) = (from..from + PROBES_MAX).map(|at| at & mask).find(|at| self.places[*at].0 == 0) else {
             return false;
         };
         self.places[at] = (key, id);
         true
+    }
+
+    /// Looks for a number by which each text has its first place, so that none is looked for twice. Few texts find one soon.
+    fn spread_apart(&mut self) {
+        if self.texts.len() >= SPREAD_TEXTS_MAX {
+            return;
+        }
+        let taken: Vec<(u128, u32)> = self.places.iter().copied().filter(|(key, _)| *key != 0).collect();
+        let mut places = vec![(0, 0); self.places.len()];
+        let tried = (1..=SPREADS_MAX).map(|turn| SPREAD.wrapping_mul(2 * turn + 1));
+        for spread in std::iter::once(self.spread).chain(tried) {
+            places.fill((0, 0));
+            let apart = taken.iter().all(|(key, id)| {
+                let place = &mut places[place(*key, spread, self.places.len())];
+                std::mem::replace(place, (*key, *id)).0 == 0
+            });
+            if apart {
+                (self.places, self.spread) = (places, spread);
+                return;
+            }
+        }
     }
 
     /// Twice the places, or more where a text finds none among its own.
@@ -112,6 +139,7 @@ impl Texts {
         let mut places = (self.places.len() * 2).max(PLACES_MIN);
         loop {
             self.places = vec![(0, 0); places];
+            self.spread = SPREAD;
             // A text that was in the smaller table could be lost in this one only by a crowd around it.
             if old.iter().all(|(key, id)| self.put(*key, *id)) || places > TEXTS_MAX * 2 * PLACES_PER_TEXT {
                 return;
@@ -123,10 +151,10 @@ impl Texts {
 
 /// Where a text is looked for first among so many places, a power of two or none.
 #[inline(always)]
-const fn place(text: u128, places: usize) -> usize {
+const fn place(text: u128, spread: u64, places: usize) -> usize {
     let halves = text as u64 ^ ((text >> 64) as u64).rotate_left(29);
     // The product's highest bits depend on all bytes; without places the result is beyond them.
-    (halves.wrapping_mul(SPREAD) >> ((u64::BITS - places.trailing_zeros()) % u64::BITS)) as usize
+    (halves.wrapping_mul(spread) >> ((u64::BITS - places.trailing_zeros()) % u64::BITS)) as usize
 }
 
 #[cfg(test)]
@@ -161,11 +189,28 @@ mod tests {
             assert_eq!(id.and_then(|id| memo.text(2, id)), id.map(|_| text.as_str()));
         }
         // Nearly all of them stand at their first place.
-        let texts_at_home =
-            memo.fields[2].places.iter().enumerate().filter(|(at, (key, _))| *key != 0 && place(*key, memo.fields[2].places.len()) == *at);
+        let texts_at_home = memo.fields[2]
+            .places
+            .iter()
+            .enumerate()
+            .filter(|(at, (key, _))| *key != 0 && place(*key, memo.fields[2].spread, memo.fields[2].places.len()) == *at);
         assert!(texts_at_home.count() > TEXTS_MAX / 2);
         assert_eq!(find(&memo, 1, "text 1"), None);
         assert_eq!(find(&memo, 3, "text 1"), None);
+    }
+
+    #[test]
+    fn few_texts_each_have_their_first_place() {
+        for seed in 0..40 {
+            let mut memo = Memo::default();
+            for number in 0..SPREAD_TEXTS_MAX / 2 {
+                let text = format!("m{:04}", seed * 1_000 + number * 7);
+                assert_eq!(insert(&mut memo, 0, &text), Some(number as u32));
+                let Texts { places, spread, .. } = &memo.fields[0];
+                let away = places.iter().enumerate().filter(|(at, (key, _))| *key != 0 && place(*key, *spread, places.len()) != *at);
+                assert_eq!(away.count(), 0, "{text}");
+            }
+        }
     }
 
     #[test]

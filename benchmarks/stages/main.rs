@@ -127,7 +127,7 @@ fn hashes(criterion: &mut Criterion, events: &Events, home: &Home) -> Result<()>
                     }
                 }
                 for (hasher, waiting) in hashers.iter().zip(&waiting) {
-                    sum ^= hasher.numbers(waiting)[0];
+                    sum ^= hasher.numbers(waiting, identifiers.len())[0];
                 }
             }
             sum

@@ -57,9 +57,9 @@ impl Identifier {
         usable.then_some(raw.as_bytes())
     }
 
-    /// The keyed hashes of identifiers that have waited for each other, as numbers.
-    pub(crate) fn numbers(&self, waiting: &Waiting) -> [u128; LANES] {
-        self.hasher.numbers(waiting)
+    /// The keyed hashes of the first `count` identifiers that have waited for each other, as numbers.
+    pub(crate) fn numbers(&self, waiting: &Waiting, count: usize) -> [u128; LANES] {
+        self.hasher.numbers(waiting, count)
     }
 
     /// The field's identifier as it is hashed; `None` where the event has none.

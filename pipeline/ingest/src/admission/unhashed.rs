@@ -1,5 +1,5 @@
-//! Events already taken in whose identifiers wait to be hashed, sixteen of a
-//! kind at once: that takes less than half the time of one after the other.
+//! Events already taken in whose identifiers wait to be hashed, many of a kind
+//! at once: that takes less than half the time of one after the other.
 
 use ameles_core::Timestamp;
 use ameles_pseudonym::{LANES, Waiting};
@@ -34,7 +34,7 @@ pub(crate) struct Identifiers<'a> {
 }
 
 impl Queue {
-    /// Notes an identifier; the keys of all come when that makes them sixteen.
+    /// Notes an identifier; the keys of all come when there are as many as are hashed at once.
     #[inline(always)]
     fn put(&mut self, identifier: &Identifier, row: usize, text: &[u8], rows: &mut [Row], key: fn(&mut Row) -> &mut u128) {
         // A part has less than 2^32 lines.
@@ -51,7 +51,7 @@ impl Queue {
         if self.count == 0 {
             return;
         }
-        let numbers = identifier.numbers(&self.waiting);
+        let numbers = identifier.numbers(&self.waiting, self.count);
         for (row, number) in self.rows.iter().zip(numbers).take(self.count) {
             *key(&mut rows[*row as usize]) = number;
         }

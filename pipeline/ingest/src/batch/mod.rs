@@ -5,6 +5,7 @@ mod build;
 mod columns;
 mod dictionary;
 mod gather;
+mod order;
 mod part;
 mod quarantine;
 #[cfg(test)]

@@ -73,7 +73,7 @@ async fn a_batch_is_sorted_by_month_device_and_time_without_repeats() {
     }
 }
 
-/// Plain identifiers wait until there are sixteen, others are hashed at once; users may be missing.
+/// Plain identifiers wait for each other, others are hashed at once; users may be missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_have_the_keys_that_each_event_would_have_alone() {
     let home = Home::new().await;

@@ -23,6 +23,7 @@ use super::stream::Stream;
 const HEAD_BYTES: usize = 64 << 10;
 /// Hashes of 32 bytes that make up the digest's secret.
 const SECRET_PARTS: u8 = 6;
+const _: () = assert!(SECRET_PARTS as usize * 32 >= xxhash3_128::SECRET_MINIMUM_LENGTH);
 /// Files that begin alike and are told apart.
 const ALIKE_MAX: u32 = 256;
 /// How much is read at once on the way to where a file goes on.
@@ -51,7 +52,7 @@ impl Content {
         for part in 0..SECRET_PARTS {
             secret.extend_from_slice(&hasher.bytes32(&[&b"ameles file content 3"[..], &[part]].concat()));
         }
-        // Refused are short secrets only.
+        // A secret that is long enough is never refused.
         let digest = xxhash3_128::Hasher::with_seed_and_secret(0, secret).unwrap_or_default();
         Self { digest, key: hasher.clone(), bytes: 0, lines: 0 }
     }
@@ -81,8 +82,7 @@ impl Content {
 }
 
 fn count_newlines(bytes: &[u8]) -> u64 {
-    // Sums of up to 255 fit a byte, which lets the compiler use vectors.
-    bytes.chunks(192).map(|chunk| u64::from(chunk.iter().map(|byte| u8::from(*byte == b'\n')).fold(0_u8, u8::wrapping_add))).sum()
+    memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
 /// A file's name in transactions and quarantine.

@@ -3,11 +3,12 @@
 
 use ameles_core::Timestamp;
 use ameles_pseudonym::{LANES, Waiting};
+use zeroize::Zeroize;
 
 use super::{Admission, Identifier, View, consent_known};
 use crate::batch::{Flags, Part, Row};
 
-/// Identifiers of one part that its rows have no keys of yet; wiped on drop.
+/// Identifiers of one part that its rows have no keys of yet; wiped when the part is done.
 #[derive(Default)]
 pub(crate) struct Unhashed {
     devices: Queue,
@@ -98,6 +99,10 @@ impl Unhashed {
         if let Some(identifier) = &admission.event_id {
             self.event_ids.settle(identifier, &mut part.rows, event_key);
         }
+        // Workers are kept for other parts, and no identifier with them.
+        for queue in [&mut self.devices, &mut self.users, &mut self.event_ids] {
+            queue.waiting.zeroize();
+        }
         if self.asking.is_empty() {
             return;
         }
@@ -117,5 +122,37 @@ impl Unhashed {
         }
         // Others were flagged as they came.
         part.flagged.sort_unstable_by_key(|(at, _)| *at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ameles_ledger::ConsentBook;
+
+    use super::*;
+    use crate::testing::{Home, at};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_identifier_is_kept_when_a_part_is_done() {
+        let home = Home::new().await;
+        let admission = &home.env.admission;
+        let view = View::new(Arc::default(), Arc::new(ConsentBook::default()), at("2018-09-01T00:00:00Z"), None);
+        let mut unhashed = Unhashed::default();
+        for count in [1, LANES - 1, LANES, LANES + 3] {
+            let mut part = Part::new("test".into(), view.arrival, 1, &admission.columns, None, count, 0);
+            part.rows.resize(count, Row { device: 0, user: 0, event_key: 0, ts: 0, line: 0 });
+            let identifiers = Identifiers { device: b"d1", user: Some(b"u1"), event_id: Some(b"e1") };
+            for row in 0..count {
+                unhashed.put(admission, identifiers, row, &mut part.rows);
+            }
+            unhashed.settle(admission, &view, &mut part);
+            assert!(part.rows.iter().all(|row| row.device_id() == home.device("d1") && row.user_id() == Some(home.user("u1"))));
+            for queue in [&unhashed.devices, &unhashed.users, &unhashed.event_ids] {
+                let (kept, nothing) = (&queue.waiting, &Waiting::default());
+                assert_eq!(admission.device.numbers(kept, LANES), admission.device.numbers(nothing, LANES), "{count}");
+            }
+        }
     }
 }

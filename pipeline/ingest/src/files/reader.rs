@@ -259,29 +259,20 @@ impl Reader<'_> {
     fn fill(&mut self, stream: &mut Stream, position: &mut Position, buffer: &mut Buffer, taken: &mut usize) -> io::Result<usize> {
         let (begun, free) = buffer.bytes.split_at_mut(buffer.len);
         let ahead = position.explained > position.content.bytes;
-        // A line's beginning that is not taken yet: what is left of the buffer, or lies before the piece.
-        let mut pending: Vec<u8> = Vec::new();
-        let mut at = begun.len();
-        let read = stream.fill_by_steps(free, &mut |piece| {
-            at += piece.len();
-            if ahead {
-                return;
-            }
-            let Some(end) = memchr::memrchr(b'\n', piece) else {
-                pending.extend_from_slice(piece);
-                return;
-            };
-            if *taken == 0 {
+        let (mut searched, mut ended) = (0, 0);
+        let read = stream.fill_by_steps(free, &mut |filled| {
+            let piece = std::mem::replace(&mut searched, filled.len());
+            let Some(end) = memchr::memrchr(b'\n', &filled[piece..]).filter(|_| !ahead) else { return };
+            if ended == 0 {
                 position.content.update(begun);
             }
-            position.content.update(&pending);
-            position.content.update(&piece[..=end]);
-            *taken = at - piece.len() + end + 1;
-            pending.clear();
-            pending.extend_from_slice(&piece[end + 1..]);
+            let before = std::mem::replace(&mut ended, piece + end + 1);
+            position.content.update(&filled[before..ended]);
         })?;
+        if ended > 0 {
+            *taken = begun.len() + ended;
+        }
         buffer.len += read;
-        pending.zeroize();
         Ok(read)
     }
 

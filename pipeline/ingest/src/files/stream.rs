@@ -66,7 +66,7 @@ impl Stream {
         self.fill_by_steps(buffer, &mut |_| {})
     }
 
-    /// The same; `seen` is shown each piece as it comes, while a core's cache holds it.
+    /// The same; `seen` is shown what is filled whenever a piece has come, while a core's cache holds that.
     pub(super) fn fill_by_steps(&mut self, buffer: &mut [u8], seen: &mut dyn FnMut(&[u8])) -> io::Result<usize> {
         let mut filled = read_full(&mut self.pushed, buffer)?;
         seen(&buffer[..filled]);
@@ -84,8 +84,8 @@ impl Stream {
             match self.inner.read(&mut buffer[filled..end]) {
                 Ok(0) => break,
                 Ok(read) => {
-                    seen(&buffer[filled..filled + read]);
                     filled += read;
+                    seen(&buffer[..filled]);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if filled == 0 => return Err(error),

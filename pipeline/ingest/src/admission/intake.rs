@@ -4,7 +4,7 @@ use ameles_core::{DeviceId, EventKey, Reason, Subject, Timestamp, UserId};
 use ameles_ledger::{ConsentEvent, ConsentSource};
 
 use super::unhashed::{Identifiers, Unhashed};
-use super::{AHEAD_SECS, Admission, GRANTED, View, WITHDRAWN, Worker, consent_known};
+use super::{AHEAD_SECS, Admission, GRANTED, Stamps, View, WITHDRAWN, Worker, consent_known};
 use crate::batch::{Flags, Known, Part, Row};
 use crate::decode::{Decoded, Rejection, Scratch};
 use crate::lines::Line;
@@ -24,6 +24,7 @@ struct Events<'a> {
     only_partner: Option<&'a str>,
     known: &'a mut Known,
     unhashed: &'a mut Unhashed,
+    stamps: &'a mut Stamps,
     part: &'a mut Part,
 }
 
@@ -36,8 +37,8 @@ impl<'a> Intake<'a> {
         only_partner: Option<&'a str>,
         part: &'a mut Part,
     ) -> Self {
-        let Worker { scratch, known, unhashed, undeclared, .. } = worker;
-        Self { scratch, undeclared, events: Events { admission, view, only_partner, known, unhashed, part } }
+        let Worker { scratch, known, unhashed, stamps, undeclared, .. } = worker;
+        Self { scratch, undeclared, events: Events { admission, view, only_partner, known, unhashed, stamps, part } }
     }
 
     /// Decides one line, if it is an event at all.
@@ -135,7 +136,7 @@ impl Events<'_> {
         if self.is_late(ts) {
             return None;
         }
-        if !self.admission.stamp_ok(event) {
+        if !self.stamps.ok(self.admission, event) {
             return self.knows_nobody().then_some(Err(Rejection::whole(Reason::NoConsent)));
         }
         let at = self.part.rows.len();
@@ -169,7 +170,7 @@ impl Events<'_> {
         if !view.consents_empty && consent_known(&view.consents, device, user) {
             flags = flags.with(Flags::CONSENT_KNOWN);
         }
-        if !self.admission.stamp_ok(event) {
+        if !self.stamps.ok(self.admission, event) {
             flags = flags.with(Flags::NO_STAMP);
         }
         if self.is_late(ts) {

@@ -63,6 +63,7 @@ pub(crate) struct Worker {
     scratch: Scratch,
     known: Known,
     unhashed: Unhashed,
+    stamps: Stamps,
     pub(crate) undeclared: UndeclaredCounter,
     /// For the rows of the part in hand.
     pub(crate) room: Room,
@@ -74,8 +75,37 @@ impl Worker {
             scratch: Scratch::default(),
             known: Known::default(),
             unhashed: Unhashed::default(),
+            stamps: Stamps::default(),
             undeclared: UndeclaredCounter::new(k),
             room: Room::default(),
+        }
+    }
+}
+
+/// Whether the stamp that events of a country had last is the one that its regime asks for.
+#[derive(Default)]
+struct Stamps {
+    /// By the number of the country's text in the scratch: the stamp's number, and whether it will do.
+    of_country: Vec<Option<(u64, bool)>>,
+}
+
+impl Stamps {
+    /// As [`Admission::stamp_ok`], which is asked where the event's country and stamp have not just been seen together.
+    #[inline]
+    fn ok(&mut self, admission: &Admission, event: &Decoded<'_>) -> bool {
+        let country = admission.contract().roles().country.and_then(|field| event.memo_id(field));
+        let Some((stamp, country)) = event.stamp_number().zip(country) else { return admission.stamp_ok(event) };
+        let country = country as usize;
+        match self.of_country.get(country) {
+            Some(Some((of, ok))) if *of == stamp => *ok,
+            _ => {
+                let ok = admission.stamp_ok(event);
+                if self.of_country.len() <= country {
+                    self.of_country.resize(country + 1, None);
+                }
+                self.of_country[country] = Some((stamp, ok));
+                ok
+            }
         }
     }
 }

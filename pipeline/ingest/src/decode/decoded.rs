@@ -40,6 +40,11 @@ impl<'a> Decoded<'a> {
             _ => None,
         }
     }
+    /// A number of the event's consent stamp: whenever one scratch gives the same number, the stamps are the same. Only some have one.
+    #[inline]
+    pub(crate) fn stamp_number(&self) -> Option<u64> {
+        self.scratch.stamp.number()
+    }
     /// A field's identifier, as sent: text, or a whole number's digits.
     pub fn identifier(&self, field: usize) -> Option<Cow<'a, str>> {
         match self.slot(field) {

@@ -11,6 +11,7 @@ mod memo;
 mod plan;
 mod read;
 mod scan;
+mod stamp;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -27,6 +28,7 @@ use zeroize::Zeroize;
 pub use decoded::Decoded;
 use memo::Memo;
 use plan::{Child, Plan};
+use stamp::Stamp;
 pub(crate) use text::{Elements, is_json, without_mark};
 pub use time::parse_time;
 use validate::{QUICK_FIELDS, Quick, TextRule};
@@ -123,6 +125,7 @@ pub struct Scratch {
     /// The present line was JSON: its slots may be read.
     read: bool,
     memo: Memo,
+    stamp: Stamp,
     /// Only the general ways, for comparison.
     #[cfg(test)]
     general: bool,
@@ -196,6 +199,7 @@ impl Scratch {
     fn forget(&mut self) {
         self.read = false;
         self.undeclared_count = 0;
+        self.stamp.here = false;
     }
 
     #[inline(always)]

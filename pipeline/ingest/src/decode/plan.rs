@@ -1,6 +1,6 @@
 //! The contract as a decoder wants it: a tree of the declared properties.
 
-use ameles_schemas::{Contract, FieldKind};
+use ameles_schemas::{Contract, FieldKind, Transform};
 
 use super::bit;
 use super::literal::Literal;
@@ -34,6 +34,10 @@ pub(crate) struct Child {
     pub(crate) bit: u64,
     /// How its value is checked on the way.
     pub(crate) quick: Quick,
+    /// The consent stamp, without identifiers.
+    pub(crate) is_stamp: bool,
+    /// That, or an object around it.
+    pub(crate) holds_stamp: bool,
 }
 
 impl Child {
@@ -79,6 +83,7 @@ impl Plan {
                 }
             }
         }
+        plan.mark_stamp(contract);
         for node in &mut plan.nodes {
             for child in node.children.iter_mut().filter(|child| child.node.is_none()) {
                 if matches!(child.kind, FieldKind::String | FieldKind::Timestamp) {
@@ -92,12 +97,27 @@ impl Plan {
         plan
     }
 
+    /// Marks the consent stamp, if nothing in it is hashed or cut.
+    fn mark_stamp(&mut self, contract: &Contract) {
+        let roles = contract.roles();
+        let Some(stamp) = roles.consent else { return };
+        let plain = |field: &usize| roles.consent_purposes == Some(*field) || contract.fields()[*field].transform == Transform::Keep;
+        let holds = |node: &Node| node.below.contains(&stamp);
+        let around: Vec<bool> = self.nodes.iter().map(holds).collect();
+        let all_plain: Vec<bool> = self.nodes.iter().map(|node| node.below.iter().all(plain)).collect();
+        for child in self.nodes.iter_mut().flat_map(|node| &mut node.children) {
+            let is_stamp = child.field == Some(stamp);
+            child.is_stamp = is_stamp && child.node.is_some_and(|node| all_plain[node]);
+            child.holds_stamp = is_stamp || child.node.is_some_and(|node| around[node]);
+        }
+    }
+
     fn child(&mut self, node: usize, key: &str) -> usize {
         let children = &mut self.nodes[node].children;
         children.iter().position(|child| *child.key == *key).unwrap_or_else(|| {
             let (kind, quick) = (FieldKind::Object, Quick::default());
             let (key_literals, text_literals) = ([",", ""].map(|before| Literal::of_key(before, key, ":")), [Literal::NONE; 2]);
-            children.push(Child { key: key.into(), field: None, node: None, kind, key_literals, text_literals, bit: 0, quick });
+            children.push(Child { key: key.into(), field: None, node: None, kind, key_literals, text_literals, bit: 0, quick, is_stamp: false, holds_stamp: false });
             children.len() - 1
         })
     }

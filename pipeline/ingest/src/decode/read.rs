@@ -102,6 +102,9 @@ impl Decoder {
             }
             Some(b'{') => {
                 if let Some(below) = child.node_of_object() {
+                    if child.is_stamp {
+                        return self.stamp(scratch, line, scanner, child, below, depth);
+                    }
                     scanner.step();
                     return self.declared_object(scratch, line, scanner, child, below, depth);
                 }
@@ -141,9 +144,34 @@ impl Decoder {
         Ok(())
     }
 
+    /// The consent stamp, at its brace.
+    fn stamp(
+        &self,
+        scratch: &mut Scratch,
+        line: &str,
+        scanner: &mut Scanner<'_>,
+        child: &Child,
+        below: usize,
+        depth: u32,
+    ) -> Result<(), Malformed> {
+        let start = scanner.at();
+        self.forget_below(scratch, child);
+        if let Some(length) = scratch.same_stamp(line, start) {
+            scanner.back(start + length);
+            scratch.put(child, Slot::Object, true);
+            return Ok(());
+        }
+        let before = scratch.before_stamp(start);
+        scanner.step();
+        self.declared_object(scratch, line, scanner, child, below, depth)?;
+        scratch.remember_stamp(line, &before, scanner.at(), &self.plan.nodes[below].below);
+        Ok(())
+    }
+
     /// The value before, of the same key, counts no more.
     fn forget_below(&self, scratch: &mut Scratch, child: &Child) {
         if let Some(below) = child.node {
+            scratch.stamp.here &= !child.holds_stamp;
             for field in &self.plan.nodes[below].below {
                 scratch.slots[*field] = Slot::Missing;
                 scratch.valid &= !bit(*field);

@@ -42,8 +42,8 @@ impl<'a> Stages<'a> {
     pub fn decode(&mut self, chunk: &[u8]) -> usize {
         let mut valid = 0;
         for line in TextLines::new(chunk) {
-            if let Line::Text(line) = line {
-                valid += usize::from(black_box(self.env.admission.decoder.decode_text(&mut self.scratch, line)).is_ok());
+            if let Line::Text(line, ahead) = line {
+                valid += usize::from(black_box(self.env.admission.decoder.decode_text(&mut self.scratch, line, ahead)).is_ok());
             }
         }
         valid
@@ -55,8 +55,8 @@ impl<'a> Stages<'a> {
         let mut named = 0;
         let mut row = [Row { device: 0, user: 0, event_key: 0, ts: 0, line: 0 }];
         for line in TextLines::new(chunk) {
-            let Line::Text(line) = line else { continue };
-            let Ok(event) = admission.decoder.decode_text(&mut self.scratch, line) else { continue };
+            let Line::Text(line, ahead) = line else { continue };
+            let Ok(event) = admission.decoder.decode_text(&mut self.scratch, line, ahead) else { continue };
             let Some(identifiers) = admission.plainly_named(&event) else { continue };
             named += 1;
             self.unhashed.put(admission, identifiers, 0, &mut row);

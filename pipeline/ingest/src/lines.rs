@@ -57,8 +57,8 @@ impl<'a> Iterator for Lines<'a> {
 /// A line, and whether it is known to be text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Line<'a> {
-    /// UTF-8.
-    Text(&'a str),
+    /// UTF-8, and the text that begins with it: behind the line comes its end, if anything.
+    Text(&'a str, &'a str),
     /// Not looked at, or no UTF-8.
     Bytes(&'a [u8]),
 }
@@ -66,7 +66,7 @@ pub(crate) enum Line<'a> {
 impl<'a> Line<'a> {
     pub(crate) const fn bytes(self) -> &'a [u8] {
         match self {
-            Self::Text(text) => text.as_bytes(),
+            Self::Text(line, _) => line.as_bytes(),
             Self::Bytes(bytes) => bytes,
         }
     }
@@ -113,9 +113,9 @@ impl<'a> Iterator for TextLines<'a> {
             if !self.block.is_empty() {
                 let end = line_end(self.block.as_bytes()).unwrap_or(self.block.len());
                 // An end of line is a character of its own: nothing is cut through.
-                let line = self.block.get(..end).unwrap_or_default();
+                let (line, ahead) = (self.block.get(..end).unwrap_or_default(), self.block);
                 self.block = self.block.get(end + 1..).unwrap_or_default();
-                return Some(Line::Text(line));
+                return Some(Line::Text(line, ahead));
             }
             if let Some(line) = self.bytes.next() {
                 return Some(Line::Bytes(line));
@@ -148,7 +148,7 @@ mod tests {
                 let text = format!("{before}{}{after}", "é".repeat(len / 2) + &"x".repeat(len % 2));
                 let lines: Vec<Line<'_>> = TextLines::new(text.as_bytes()).collect();
                 assert_eq!(lines.iter().map(|line| line.bytes()).collect::<Vec<_>>(), by_split(text.as_bytes()), "{len} {before:?}");
-                assert!(lines.iter().all(|line| matches!(line, Line::Text(_))));
+                assert!(lines.iter().all(|line| matches!(line, Line::Text(..))));
             }
         }
     }
@@ -160,7 +160,7 @@ mod tests {
         let lines: Vec<Line<'_>> = TextLines::new(&bytes).collect();
         assert_eq!(lines.iter().map(|line| line.bytes()).collect::<Vec<_>>(), by_split(&bytes));
         let of_block = BLOCK_BYTES / 16;
-        let texts: Vec<bool> = lines.iter().map(|line| matches!(line, Line::Text(_))).collect();
+        let texts: Vec<bool> = lines.iter().map(|line| matches!(line, Line::Text(..))).collect();
         assert_eq!(texts.iter().filter(|text| !**text).count(), of_block);
         assert!(texts[..of_block].iter().all(|text| *text) && !texts[of_block] && texts[2 * of_block]);
     }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use caseless::Caseless;
 use unicode_normalization::UnicodeNormalization;
+use wide::u8x16;
 
 /// The spelling that is hashed: Unicode NFC, trimmed of Unicode white space and,
 /// where the contract says `fold_case`, case-folded as in Unicode's canonical
@@ -23,29 +24,44 @@ pub fn is_plainly_normal(raw: &str, fold_case: bool) -> bool {
     is_normal(raw.as_bytes(), fold_case)
 }
 
-/// Nothing but ASCII without blanks, control characters and capitals to fold:
-/// looked at eight bytes at a time. `false` says nothing.
+/// Bytes looked at together.
+const TOGETHER: usize = 16;
+
+/// Nothing but ASCII without blanks, control characters and capitals to fold. `false` says nothing.
 #[inline]
 fn is_normal(bytes: &[u8], fold_case: bool) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x80 * ONES;
-    /// The byte from which on this brings a seven-bit byte to the high bit.
-    const fn reach(byte: u8) -> u64 {
-        (0x80 - byte as u64) * ONES
+    let Some(last) = bytes.last_chunk::<TOGETHER>() else { return is_normal_short(bytes, fold_case) };
+    // The last bytes may have been looked at before: that does no harm.
+    let whole = bytes.as_chunks::<TOGETHER>().0;
+    whole.iter().fold(foul(*last, fold_case), |found, bytes| found | foul(*bytes, fold_case)).to_bitmask() == 0
+}
+
+#[inline]
+fn is_normal_short(bytes: &[u8], fold_case: bool) -> bool {
+    const HALF: usize = TOGETHER / 2;
+    // What is short is filled up with what is never foul.
+    let mut filled = [b'_'; TOGETHER];
+    match (bytes.first_chunk::<HALF>(), bytes.last_chunk::<HALF>()) {
+        (Some(first), Some(last)) => {
+            filled[..HALF].copy_from_slice(first);
+            filled[HALF..].copy_from_slice(last);
+        }
+        _ => filled.iter_mut().zip(bytes).for_each(|(into, byte)| *into = *byte),
     }
-    let foul = |word: u64| {
-        let ascii = word & !HIGH;
-        let blank = !(ascii + reach(b'!'));
-        let capital = (ascii + reach(b'A')) & !(ascii + reach(b'Z' + 1));
-        (word | blank | if fold_case { capital } else { 0 }) & HIGH
-    };
-    let Some(last) = bytes.last_chunk() else {
-        // What is short of eight bytes is filled up with what is never foul.
-        return foul(bytes.iter().fold(u64::from(b'_') * ONES, |word, byte| word << 8 | u64::from(*byte))) == 0;
-    };
-    // The last eight bytes may have been looked at before: that does no harm.
-    let (words, _) = bytes.as_chunks::<8>();
-    words.iter().fold(foul(u64::from_le_bytes(*last)), |found, word| found | foul(u64::from_le_bytes(*word))) == 0
+    foul(filled, fold_case).to_bitmask() == 0
+}
+
+/// The high bit of each byte that is not plainly normal: no ASCII, a blank, a control character, or a capital to fold.
+#[inline(always)]
+fn foul(bytes: [u8; TOGETHER], fold_case: bool) -> u8x16 {
+    let bytes = u8x16::new(bytes);
+    let found = bytes | bytes.min(u8x16::splat(b' ')).simd_eq(bytes);
+    if !fold_case {
+        return found;
+    }
+    // Smaller bytes wrap around to large ones.
+    let letter = bytes - u8x16::splat(b'A');
+    found | letter.min(u8x16::splat(b'Z' - b'A')).simd_eq(letter)
 }
 
 fn spelt_anew(raw: &str, fold_case: bool) -> Cow<'_, str> {

@@ -48,7 +48,7 @@ impl<'a> Intake<'a> {
         }
         let decoder = &self.events.admission.decoder;
         let decoded = match line {
-            Line::Text(text) => decoder.decode_text(self.scratch, text),
+            Line::Text(line, ahead) => decoder.decode_text(self.scratch, line, ahead),
             Line::Bytes(bytes) => decoder.decode(self.scratch, bytes),
         };
         let rejection = match decoded {

@@ -127,10 +127,12 @@ const WORD_BITS: usize = u32::BITS as usize;
 
 /// The stored columns beyond the roles': the event's type first, then those of the plans.
 pub(crate) struct ColumnSet {
-    /// The field of the event's type.
-    event_type: usize,
     plans: Vec<ColumnPlan>,
     cells: Vec<Cell>,
+    /// Texts that are stored as they are: word, dictionary, and field.
+    texts: Vec<(usize, usize, usize)>,
+    /// Places of the plans of all others.
+    others: Vec<usize>,
     /// Words of a row.
     words: usize,
     dictionaries: usize,
@@ -165,7 +167,14 @@ impl ColumnSet {
                 Form::Pseudonym(..) => Cell::Pseudonym { word: take(4), bit: next_bit() },
             });
         }
-        Self { event_type, plans, cells, words: word, dictionaries, current: RwLock::new(Arc::new(Dictionaries::new(dictionaries))) }
+        let is_text = |plan: &ColumnPlan| matches!(plan.form, Form::Text);
+        let fields = std::iter::once(Some(event_type)).chain(plans.iter().map(|plan| is_text(plan).then_some(plan.field)));
+        let texts = cells.iter().zip(fields).filter_map(|(cell, field)| match (cell, field) {
+            (Cell::Text { word, dictionary }, Some(field)) => Some((*word, *dictionary, field)),
+            _ => None,
+        });
+        let (texts, others) = (texts.collect(), (0..plans.len()).filter(|at| !is_text(&plans[*at])).collect());
+        Self { plans, cells, texts, others, words: word, dictionaries, current: RwLock::new(Arc::new(Dictionaries::new(dictionaries))) }
     }
 
     /// Words of a row.
@@ -206,14 +215,14 @@ impl ColumnSet {
         words.resize(start + self.words, 0);
         let row = &mut words[start..];
         known.follow(dictionaries);
-        let (first, rest) = self.cells.split_at(1);
-        if let [Cell::Text { word, dictionary }] = *first {
-            row[word] = known.number_of(dictionary, event, self.event_type);
+        for (word, dictionary, field) in &self.texts {
+            row[*word] = known.number_of(*dictionary, event, *field);
         }
-        for (cell, plan) in rest.iter().zip(&self.plans) {
+        for at in &self.others {
+            // The first cell is the event's type.
+            let (cell, plan) = (&self.cells[at + 1], &self.plans[*at]);
             let field = plan.field;
             match (*cell, &plan.form) {
-                (Cell::Text { word, dictionary }, Form::Text) => row[word] = known.number_of(dictionary, event, field),
                 (Cell::Text { word, dictionary }, Form::Address) => {
                     row[word] = known.number(dictionary, event.text(field).and_then(truncate_ip).as_deref());
                 }

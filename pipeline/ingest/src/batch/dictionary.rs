@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashTable};
 
-use crate::decode::Decoded;
+use crate::decode::{Decoded, MEMO_IDS};
 
 /// The number of no text.
 pub(crate) const NULL: u32 = 0;
@@ -88,14 +88,10 @@ impl Dictionaries {
 #[derive(Default)]
 pub(crate) struct Known {
     of: Option<Arc<Dictionaries>>,
-    columns: Vec<KnownColumn>,
-}
-
-#[derive(Default)]
-struct KnownColumn {
-    /// By the number that the thread's scratch has for a text; [`NULL`] where it was not asked yet.
+    /// By column, and by the number that the thread's scratch has for a text; [`NULL`] where it was not asked yet.
     of_memo: Vec<u32>,
-    of_text: HashMap<Box<str>, u32, RandomState>,
+    /// By column.
+    of_text: Vec<HashMap<Box<str>, u32, RandomState>>,
 }
 
 impl Known {
@@ -104,34 +100,36 @@ impl Known {
     pub(crate) fn follow(&mut self, dictionaries: &Arc<Dictionaries>) {
         if !self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, dictionaries)) {
             self.of = Some(Arc::clone(dictionaries));
-            self.columns.clear();
-            self.columns.resize_with(dictionaries.columns.len(), KnownColumn::default);
+            self.of_memo.clear();
+            self.of_memo.resize(dictionaries.columns.len() * MEMO_IDS, NULL);
+            self.of_text.clear();
+            self.of_text.resize_with(dictionaries.columns.len(), HashMap::default);
         }
     }
 
     /// The number of a field's text.
     #[inline]
     pub(crate) fn number_of(&mut self, column: usize, event: &Decoded<'_>, field: usize) -> u32 {
-        let Some(id) = event.memo_id(field) else { return self.number(column, event.text(field)) };
-        let id = id as usize;
-        match self.columns[column].of_memo.get(id) {
+        let place = event.memo_id(field).map(|id| column * MEMO_IDS + id as usize);
+        match place.and_then(|place| self.of_memo.get(place)) {
             Some(number) if *number != NULL => *number,
-            _ => {
-                let number = self.number(column, event.text(field));
-                let of_memo = &mut self.columns[column].of_memo;
-                if of_memo.len() <= id {
-                    of_memo.resize(id + 1, NULL);
-                }
-                of_memo[id] = number;
-                number
-            }
+            _ => self.ask(column, event, field, place),
         }
+    }
+
+    #[inline(never)]
+    fn ask(&mut self, column: usize, event: &Decoded<'_>, field: usize, place: Option<usize>) -> u32 {
+        let number = self.number(column, event.text(field));
+        if let Some(known) = place.and_then(|place| self.of_memo.get_mut(place)) {
+            *known = number;
+        }
+        number
     }
 
     /// The number of a text.
     pub(crate) fn number(&mut self, column: usize, text: Option<&str>) -> u32 {
         let (Some(text), Some(dictionaries)) = (text, &self.of) else { return NULL };
-        let known = &mut self.columns[column].of_text;
+        let known = &mut self.of_text[column];
         if let Some(number) = known.get(text) {
             return *number;
         }

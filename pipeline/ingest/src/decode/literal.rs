@@ -49,20 +49,27 @@ fn word(bytes: &[u8], at: usize) -> Option<u128> {
     bytes.get(at..).and_then(<[u8]>::first_chunk).map(|chunk| u128::from_le_bytes(*chunk))
 }
 
-/// The text `bytes[start..end]` of 1 to 16 bytes as a number; what comes after it is zero.
+/// All bits of so many bytes, from one on.
+const MASKS: [u128; WORD_BYTES] = {
+    let mut masks = [u128::MAX; WORD_BYTES];
+    let mut len = 1;
+    while len < WORD_BYTES {
+        masks[len - 1] = u128::MAX >> ((WORD_BYTES - len) * 8);
+        len += 1;
+    }
+    masks
+};
+
+/// The text of 1 to 16 bytes that `head` begins with as a number; what comes after it is zero.
 #[inline(always)]
+pub(crate) fn short_start(head: &[u8; WORD_BYTES], len: usize) -> Option<u128> {
+    MASKS.get(len.wrapping_sub(1)).map(|mask| u128::from_le_bytes(*head) & mask)
+}
+
+/// The same of the text `bytes[start..end]`.
+#[inline]
 pub(crate) fn short_text(bytes: &[u8], start: usize, end: usize) -> Option<u128> {
-    /// All bits of so many bytes; no text is empty here.
-    const MASKS: [Option<u128>; WORD_BYTES + 1] = {
-        let mut masks = [None; WORD_BYTES + 1];
-        let mut len = 1;
-        while len <= WORD_BYTES {
-            masks[len] = Some(u128::MAX >> ((WORD_BYTES - len) * 8));
-            len += 1;
-        }
-        masks
-    };
-    let mask = (*MASKS.get(end.wrapping_sub(start))?)?;
+    let mask = MASKS.get(end.wrapping_sub(start).wrapping_sub(1))?;
     let whole = match word(bytes, start) {
         Some(word) => word,
         // Too near the end of the line: the bytes before it are shifted out.

@@ -5,8 +5,10 @@
 
 use hashbrown::HashMap;
 
-/// Texts remembered per field.
-const TEXTS_MAX: usize = 4096;
+use super::literal::short_text;
+
+/// Texts remembered per field: their numbers are below.
+pub(crate) const MEMO_IDS: usize = 4096;
 /// Longer ones are not remembered.
 const TEXT_BYTES_MAX: usize = 64;
 /// Places of the first table of a field.
@@ -34,16 +36,26 @@ struct Texts {
     places: Vec<(u128, u32)>,
     /// What spreads texts over places: odd, and such that each has its first place, if such a number was found.
     spread: u64,
+    /// The places are numbered by what is left of the product when it is shifted by this.
+    shift: u32,
     longer: HashMap<Box<str>, u32, foldhash::fast::RandomState>,
     texts: Vec<Box<str>>,
 }
 
 impl Memo {
+    /// The number of a text in a line.
+    pub(super) fn find(&self, field: usize, line: &str, start: usize, end: usize) -> Option<u32> {
+        match short_text(line.as_bytes(), start, end) {
+            Some(short) => self.short(field, short),
+            None => self.longer(field, &line[start..end]),
+        }
+    }
+
     /// The number of a text of 1 to 16 bytes, see [`short_text`](super::literal::short_text).
     #[inline(always)]
     pub(super) fn short(&self, field: usize, text: u128) -> Option<u32> {
         let texts = self.fields.get(field)?;
-        let from = place(text, texts.spread, texts.places.len());
+        let from = place(text, texts.spread, texts.shift);
         // The first place nearly always has it.
         match texts.places.get(from) {
             Some((key, id)) if *key == text => Some(*id),
@@ -81,7 +93,7 @@ impl Texts {
     }
 
     fn insert(&mut self, text: &str, short: Option<u128>) -> Option<u32> {
-        if self.texts.len() >= TEXTS_MAX || text.len() > TEXT_BYTES_MAX {
+        if self.texts.len() >= MEMO_IDS || text.len() > TEXT_BYTES_MAX {
             return None;
         }
         let id = self.texts.len() as u32;
@@ -104,7 +116,7 @@ impl Texts {
 
     fn put(&mut self, key: u128, id: u32) -> bool {
         let mask = self.places.len().wrapping_sub(1);
-        let from = place(key, self.spread, self.places.len());
+        let from = place(key, self.spread, self.shift);
         let Some(at) = (from..from + PROBES_MAX).map(|at| at & mask).find(|at| self.places[*at].0 == 0) else {
             return false;
         };
@@ -123,7 +135,7 @@ impl Texts {
         for spread in std::iter::once(self.spread).chain(tried) {
             places.fill((0, 0));
             let apart = taken.iter().all(|(key, id)| {
-                let place = &mut places[place(*key, spread, self.places.len())];
+                let place = &mut places[place(*key, spread, self.shift)];
                 std::mem::replace(place, (*key, *id)).0 == 0
             });
             if apart {
@@ -139,9 +151,9 @@ impl Texts {
         let mut places = (self.places.len() * 2).max(PLACES_MIN);
         loop {
             self.places = vec![(0, 0); places];
-            self.spread = SPREAD;
+            (self.spread, self.shift) = (SPREAD, u64::BITS - places.trailing_zeros());
             // A text that was in the smaller table could be lost in this one only by a crowd around it.
-            if old.iter().all(|(key, id)| self.put(*key, *id)) || places > TEXTS_MAX * 2 * PLACES_PER_TEXT {
+            if old.iter().all(|(key, id)| self.put(*key, *id)) || places > MEMO_IDS * 2 * PLACES_PER_TEXT {
                 return;
             }
             places *= 2;
@@ -149,19 +161,18 @@ impl Texts {
     }
 }
 
-/// Where a text is looked for first among so many places, a power of two or none.
+/// Where a text is looked for first.
 #[inline(always)]
-const fn place(text: u128, spread: u64, places: usize) -> usize {
+const fn place(text: u128, spread: u64, shift: u32) -> usize {
     let halves = text as u64 ^ ((text >> 64) as u64).rotate_left(29);
-    // The product's highest bits depend on all bytes; without places the result is beyond them.
-    (halves.wrapping_mul(spread) >> ((u64::BITS - places.trailing_zeros()) % u64::BITS)) as usize
+    // The product's highest bits depend on all bytes.
+    (halves.wrapping_mul(spread) >> shift) as usize
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::decode::literal::short_text;
     use proptest::prelude::*;
 
     fn find(memo: &Memo, field: usize, text: &str) -> Option<u32> {
@@ -180,21 +191,18 @@ mod tests {
     fn a_full_memo_knows_what_it_has_and_takes_no_more() {
         let mut memo = Memo::default();
         let texts: Vec<String> =
-            (0..2 * TEXTS_MAX).map(|number| format!("{}text {number}", if number % 5 == 0 { "a longer kind of " } else { "" })).collect();
+            (0..2 * MEMO_IDS).map(|number| format!("{}text {number}", if number % 5 == 0 { "a longer kind of " } else { "" })).collect();
         let ids: Vec<Option<u32>> = texts.iter().map(|text| insert(&mut memo, 2, text)).collect();
-        assert_eq!(ids.iter().flatten().count(), TEXTS_MAX);
-        assert!(ids.iter().flatten().copied().eq(0..TEXTS_MAX as u32), "numbers count from 0 without gaps");
+        assert_eq!(ids.iter().flatten().count(), MEMO_IDS);
+        assert!(ids.iter().flatten().copied().eq(0..MEMO_IDS as u32), "numbers count from 0 without gaps");
         for (text, id) in texts.iter().zip(ids) {
             assert_eq!(find(&memo, 2, text), id, "{text}");
             assert_eq!(id.and_then(|id| memo.text(2, id)), id.map(|_| text.as_str()));
         }
         // Nearly all of them stand at their first place.
-        let texts_at_home = memo.fields[2]
-            .places
-            .iter()
-            .enumerate()
-            .filter(|(at, (key, _))| *key != 0 && place(*key, memo.fields[2].spread, memo.fields[2].places.len()) == *at);
-        assert!(texts_at_home.count() > TEXTS_MAX / 2);
+        let Texts { places, spread, shift, .. } = &memo.fields[2];
+        let texts_at_home = places.iter().enumerate().filter(|(at, (key, _))| *key != 0 && place(*key, *spread, *shift) == *at);
+        assert!(texts_at_home.count() > MEMO_IDS / 2);
         assert_eq!(find(&memo, 1, "text 1"), None);
         assert_eq!(find(&memo, 3, "text 1"), None);
     }
@@ -206,8 +214,8 @@ mod tests {
             for number in 0..SPREAD_TEXTS_MAX / 2 {
                 let text = format!("m{:04}", seed * 1_000 + number * 7);
                 assert_eq!(insert(&mut memo, 0, &text), Some(number as u32));
-                let Texts { places, spread, .. } = &memo.fields[0];
-                let away = places.iter().enumerate().filter(|(at, (key, _))| *key != 0 && place(*key, *spread, places.len()) != *at);
+                let Texts { places, spread, shift, .. } = &memo.fields[0];
+                let away = places.iter().enumerate().filter(|(at, (key, _))| *key != 0 && place(*key, *spread, *shift) != *at);
                 assert_eq!(away.count(), 0, "{text}");
             }
         }

@@ -8,6 +8,7 @@ mod decoded;
 mod lanes;
 mod literal;
 mod memo;
+mod plain;
 mod plan;
 mod read;
 mod scan;
@@ -26,6 +27,7 @@ use ameles_schemas::Contract;
 use zeroize::Zeroize;
 
 pub use decoded::Decoded;
+pub(crate) use memo::MEMO_IDS;
 use memo::Memo;
 use plan::{Child, Plan};
 use stamp::Stamp;
@@ -165,19 +167,20 @@ impl Decoder {
             return Err(Rejection::whole(Reason::TooLarge));
         }
         let line = std::str::from_utf8(line).map_err(|_| Rejection::whole(Reason::MalformedJson))?;
-        self.decode_text(scratch, line)
+        self.decode_text(scratch, line, line)
     }
 
-    /// Decodes one line that is known to be text.
+    /// Decodes one line that is known to be text. `ahead` begins with the line and may go on with its end and others, so that
+    /// the last of it can be looked at as the rest is, many bytes at once.
     ///
     /// # Errors
     /// As [`Self::decode`].
-    pub fn decode_text<'a>(&'a self, scratch: &'a mut Scratch, line: &'a str) -> Result<Decoded<'a>, Rejection> {
+    pub(crate) fn decode_text<'a>(&'a self, scratch: &'a mut Scratch, line: &'a str, ahead: &str) -> Result<Decoded<'a>, Rejection> {
         scratch.forget();
         if line.len() > self.line_bytes_max {
             return Err(Rejection::whole(Reason::TooLarge));
         }
-        if self.read(scratch, line).is_err() {
+        if self.read(scratch, line, ahead).is_err() {
             scratch.undeclared_count = 0;
             return Err(Rejection::whole(Reason::MalformedJson));
         }

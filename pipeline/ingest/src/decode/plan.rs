@@ -4,12 +4,15 @@ use ameles_schemas::{Contract, FieldKind, Transform};
 
 use super::bit;
 use super::literal::Literal;
+use super::plain::PlainField;
 use super::validate::Quick;
 
 /// A declared object: which keys it may have.
 #[derive(Debug, Default)]
 pub(crate) struct Node {
     pub(crate) children: Vec<Child>,
+    /// How the value of each is read where it is plain.
+    pub(crate) plain: Vec<PlainField>,
     /// Fields below, at whatever depth: forgotten when the object's key comes again.
     pub(crate) below: Vec<usize>,
     /// Where its part of [`Plan::order`] begins.
@@ -28,8 +31,6 @@ pub(crate) struct Child {
     pub(crate) kind: FieldKind,
     /// Its key as most often written, and before it the comma, but not for an object's first.
     pub(crate) key_literals: [Literal; 2],
-    /// With the opening quote as well, where its value is a text.
-    pub(crate) text_literals: [Literal; 2],
     /// The field's bit among the first ones; none beyond them.
     pub(crate) bit: u64,
     /// How its value is checked on the way.
@@ -85,11 +86,7 @@ impl Plan {
         }
         plan.mark_stamp(contract);
         for node in &mut plan.nodes {
-            for child in node.children.iter_mut().filter(|child| child.node.is_none()) {
-                if matches!(child.kind, FieldKind::String | FieldKind::Timestamp) {
-                    child.text_literals = [",", ""].map(|before| Literal::of_key(before, &child.key, ":\""));
-                }
-            }
+            node.plain = node.children.iter().map(PlainField::new).collect();
             node.order_at = plan.order.len();
             plan.order.extend(0..node.children.len() as u16);
             plan.order.push(END);
@@ -115,9 +112,9 @@ impl Plan {
     fn child(&mut self, node: usize, key: &str) -> usize {
         let children = &mut self.nodes[node].children;
         children.iter().position(|child| *child.key == *key).unwrap_or_else(|| {
-            let (kind, quick) = (FieldKind::Object, Quick::default());
-            let (key_literals, text_literals) = ([",", ""].map(|before| Literal::of_key(before, key, ":")), [Literal::NONE; 2]);
-            children.push(Child { key: key.into(), field: None, node: None, kind, key_literals, text_literals, bit: 0, quick, is_stamp: false, holds_stamp: false });
+            let (kind, quick) = (FieldKind::Object, Quick::NONE);
+            let key_literals = [",", ""].map(|before| Literal::of_key(before, key, ":"));
+            children.push(Child { key: key.into(), field: None, node: None, kind, key_literals, bit: 0, quick, is_stamp: false, holds_stamp: false });
             children.len() - 1
         })
     }

@@ -7,14 +7,14 @@
 
 use ameles_schemas::FieldKind;
 
-use super::literal::short_text;
+use super::plain::{PlainField, plain_fields};
 use super::plan::{Child, END, Node};
 use super::scan::{Malformed, Scanner, Span, Token, deeper, unescape};
 use super::validate::{Quick, TextRule};
 use super::{Decoder, Known, NAME_BYTES_MAX, Scratch, Slot, Text, UNDECLARED_NOTED_MAX, bit, parse_time, plan};
 
 impl Decoder {
-    pub(super) fn read(&self, scratch: &mut Scratch, line: &str) -> Result<(), Malformed> {
+    pub(super) fn read(&self, scratch: &mut Scratch, line: &str, ahead: &str) -> Result<(), Malformed> {
         scratch.slots.resize(self.contract.fields().len(), Slot::Missing);
         scratch.slots.fill(Slot::Missing);
         scratch.valid = 0;
@@ -25,7 +25,7 @@ impl Decoder {
         if scratch.order.len() != self.plan.order.len() {
             scratch.order.clone_from(&self.plan.order);
         }
-        let mut scanner = Scanner::new(line);
+        let mut scanner = Scanner::of_line(line, ahead);
         if scanner.value()? != Token::Object {
             return Err(Malformed);
         }
@@ -40,23 +40,20 @@ impl Decoder {
         let mut first = true;
         loop {
             // Most lines have the keys of the line before, in its order, and nothing between.
-            let expected = scratch.order[before];
+            let mut expected = scratch.order[before];
             #[cfg(test)]
-            let expected = if scratch.general { END - 1 } else { expected };
+            if scratch.general {
+                expected = END - 1;
+            }
+            if node.plain.get(usize::from(expected)).is_some_and(PlainField::is_some) {
+                plain_fields(scratch, line, scanner, node, &mut before, &mut first);
+                expected = scratch.order[before];
+            }
             if let Some(child) = node.children.get(usize::from(expected)) {
-                let lead = usize::from(first);
-                let text = scanner.literal(&child.text_literals[lead]);
-                if text || scanner.literal(&child.key_literals[lead]) {
+                if scanner.literal(&child.key_literals[usize::from(first)]) {
                     first = false;
                     before = node.order_at + 1 + usize::from(expected);
-                    if !text {
-                        self.value(scratch, line, scanner, child, depth)?;
-                    } else if let Some((start, end)) = scanner.plain_text() {
-                        put_text(scratch, line, start, end, child);
-                    } else {
-                        scanner.back(scanner.at() - 1);
-                        self.any_value(scratch, line, scanner, child, depth)?;
-                    }
+                    self.value(scratch, line, scanner, child, depth)?;
                     continue;
                 }
             } else if scanner.here(b'}') {
@@ -98,7 +95,7 @@ impl Decoder {
                     put_text(scratch, line, start, end, child);
                     return Ok(());
                 }
-                scanner.back(scanner.at() - 1);
+                scanner.go_to(scanner.at() - 1);
             }
             Some(b'{') => {
                 if let Some(below) = child.node_of_object() {
@@ -157,7 +154,7 @@ impl Decoder {
         let start = scanner.at();
         self.forget_below(scratch, child);
         if let Some(length) = scratch.same_stamp(line, start) {
-            scanner.back(start + length);
+            scanner.go_to(start + length);
             scratch.put(child, Slot::Object, true);
             return Ok(());
         }
@@ -239,27 +236,22 @@ fn next(scratch: &mut Scratch, line: &str, scanner: &mut Scanner<'_>, node: &Nod
 }
 
 /// A text without escapes.
-#[inline(always)]
+#[inline]
 fn put_text(scratch: &mut Scratch, line: &str, start: usize, end: usize, child: &Child) {
     let text = Text { start: start as u32, end: end as u32, unescaped: false };
-    match child.quick.text {
-        TextRule::Memo => {
-            let id = match short_text(line.as_bytes(), start, end) {
-                Some(short) => scratch.memo.short(child.quick.field, short),
-                None => scratch.memo.longer(child.quick.field, &line[start..end]),
-            };
-            match id {
-                Some(id) => scratch.put(child, Slot::Known(Known { start: text.start, end: text.end, id }), true),
-                None => scratch.put(child, Slot::Text(text), false),
-            }
-        }
-        TextRule::Time => match parse_time(&line[start..end]) {
-            Some(time) => scratch.put(child, Slot::Time(time), true),
-            None => scratch.put(child, Slot::Text(text), false),
+    let (slot, valid) = match child.quick.text {
+        TextRule::Memo => match scratch.memo.find(child.quick.field, line, start, end) {
+            Some(id) => (Slot::Known(Known { start: text.start, end: text.end, id }), true),
+            None => (Slot::Text(text), false),
         },
-        TextRule::Bytes { least, most } => scratch.put(child, Slot::Text(text), (least..=most).contains(&(end - start))),
-        TextRule::Look => scratch.put(child, Slot::Text(text), false),
-    }
+        TextRule::Time => match parse_time(&line[start..end]) {
+            Some(time) => (Slot::Time(time), true),
+            None => (Slot::Text(text), false),
+        },
+        TextRule::Bytes { least, most } => (Slot::Text(text), (least..=most).contains(&(end - start))),
+        TextRule::Look => (Slot::Text(text), false),
+    };
+    scratch.put(child, slot, valid);
 }
 
 /// A list of texts without escapes or blanks; nothing is taken where it is no such list.
@@ -278,7 +270,7 @@ fn plain_list(scratch: &mut Scratch, scanner: &mut Scanner<'_>, child: &Child) -
             }
             _ => {
                 scratch.items.truncate(from);
-                scanner.back(begin);
+                scanner.go_to(begin);
                 return false;
             }
         }

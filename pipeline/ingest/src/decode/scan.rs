@@ -37,6 +37,8 @@ pub(crate) enum Token {
 /// Where the scanner stands in a line.
 pub(crate) struct Scanner<'a> {
     text: &'a str,
+    /// The same, and maybe what comes behind it.
+    ahead: &'a [u8],
     at: usize,
 }
 
@@ -55,7 +57,18 @@ fn specials(bytes: &[u8], at: usize) -> u32 {
 
 impl<'a> Scanner<'a> {
     pub(crate) const fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self { text, ahead: text.as_bytes(), at: 0 }
+    }
+
+    /// Of a line that `ahead` begins with: if there is more, a line end comes first.
+    pub(crate) const fn of_line(line: &'a str, ahead: &'a str) -> Self {
+        Self { text: line, ahead: ahead.as_bytes(), at: 0 }
+    }
+
+    /// The line, and maybe what comes behind it.
+    #[inline]
+    pub(crate) const fn ahead(&self) -> &'a [u8] {
+        self.ahead
     }
 
     pub(crate) const fn at(&self) -> usize {
@@ -171,8 +184,8 @@ impl<'a> Scanner<'a> {
         self.at += 1;
     }
 
-    /// To where it stood before.
-    pub(crate) const fn back(&mut self, at: usize) {
+    /// To a place that is known to be right: where it stood before, or behind what has been looked at.
+    pub(crate) const fn go_to(&mut self, at: usize) {
         self.at = at;
     }
 

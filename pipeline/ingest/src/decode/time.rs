@@ -68,7 +68,7 @@ const fn pairs(digits: u64) -> [u8; 8] {
 /// `2018-07-01T00:33:35.580Z` and `2018-07-01T00:33:35Z`, as most devices write
 /// them, eight bytes at a time; `None` says nothing about the text.
 #[inline(always)]
-fn usual_time(bytes: &[u8]) -> Option<Timestamp> {
+pub(super) fn usual_time(bytes: &[u8]) -> Option<Timestamp> {
     let (head, tail): (&[u8; 16], &[u8]) = bytes.split_first_chunk()?;
     let tail: [u8; 8] = match tail {
         [_, _, _, _, _, _, _, b'Z'] => *tail.first_chunk()?,

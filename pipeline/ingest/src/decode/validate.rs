@@ -14,7 +14,7 @@ pub(super) const QUICK_FIELDS: usize = u64::BITS as usize;
 
 /// How a field's value is found valid while the line is read. A value not found
 /// so is not wrong: [`Decoder::validate_field`] decides.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Quick {
     pub(super) field: usize,
     pub(super) nullable: bool,
@@ -26,10 +26,9 @@ pub(super) struct Quick {
 }
 
 /// How a text is found valid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TextRule {
     /// Only by looking at it.
-    #[default]
     Look,
     /// By having met it before: of a kept field, whose values are few and no identifiers.
     Memo,
@@ -40,6 +39,9 @@ pub(super) enum TextRule {
 }
 
 impl Quick {
+    /// Finds nothing valid.
+    pub(super) const NONE: Self = Self { field: 0, nullable: false, text: TextRule::Look, numbers: None, items: None };
+
     pub(super) fn new(at: usize, field: &Field) -> Self {
         let (checks, kind) = (&field.checks, field.kind);
         let numeric = matches!(kind, FieldKind::Integer | FieldKind::Number);

@@ -114,7 +114,17 @@ impl Plan {
         children.iter().position(|child| *child.key == *key).unwrap_or_else(|| {
             let (kind, quick) = (FieldKind::Object, Quick::NONE);
             let key_literals = [",", ""].map(|before| Literal::of_key(before, key, ":"));
-            children.push(Child { key: key.into(), field: None, node: None, kind, key_literals, bit: 0, quick, is_stamp: false, holds_stamp: false });
+            children.push(Child {
+                key: key.into(),
+                field: None,
+                node: None,
+                kind,
+                key_literals,
+                bit: 0,
+                quick,
+                is_stamp: false,
+                holds_stamp: false,
+            });
             children.len() - 1
         })
     }

@@ -106,18 +106,7 @@ impl Decoder {
                     return self.declared_object(scratch, line, scanner, child, below, depth);
                 }
             }
-            Some(b'0'..=b'9') if child.node.is_none() => {
-                if let Some(value) = scanner.plain_integer() {
-                    scratch.put(child, Slot::Integer(value), child.quick.number_ok(value));
-                    return Ok(());
-                }
-            }
             Some(b'[') if child.kind == FieldKind::Array && child.node.is_none() && plain_list(scratch, scanner, child) => {
-                return Ok(());
-            }
-            Some(b'n') if scanner.null() => {
-                self.forget_below(scratch, child);
-                scratch.put(child, Slot::Null, child.quick.nullable);
                 return Ok(());
             }
             _ => {}

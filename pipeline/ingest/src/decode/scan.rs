@@ -220,33 +220,6 @@ impl<'a> Scanner<'a> {
         Some((start, end))
     }
 
-    /// At a digit: a whole number without sign. Takes nothing where it is none, or large.
-    #[inline(always)]
-    pub(crate) fn plain_integer(&mut self) -> Option<i64> {
-        let bytes = self.text.as_bytes();
-        let mut at = self.at;
-        let mut value = 0_i64;
-        while let Some(digit @ b'0'..=b'9') = bytes.get(at) {
-            value = value.wrapping_mul(10).wrapping_add(i64::from(digit - b'0'));
-            at += 1;
-        }
-        let digits = at - self.at;
-        let ends = matches!(bytes.get(at), Some(b',' | b'}' | b']'));
-        if !ends || digits > EXACT_DIGITS || (digits > 1 && bytes[self.at] == b'0') {
-            return None;
-        }
-        self.at = at;
-        Some(value)
-    }
-
-    /// Takes `null` if it stands right here.
-    #[inline(always)]
-    pub(crate) fn null(&mut self) -> bool {
-        let found = self.text.as_bytes().get(self.at..self.at + 4) == Some(b"null");
-        self.at += if found { 4 } else { 0 };
-        found
-    }
-
     /// Behind an opening quote, to behind the closing one.
     fn string(&mut self) -> Result<Span, Malformed> {
         let bytes = self.text.as_bytes();

@@ -272,6 +272,17 @@ fn reference(contract: &Contract, line: &str) -> Result<Map<String, Value>, (Rea
 /// All that can be asked of a decoded line.
 fn told(decoder: &Decoder, scratch: &mut Scratch, line: &[u8]) -> Result<String, Rejection> {
     let event = decoder.decode(scratch, line)?;
+    told_of(decoder, &event)
+}
+
+/// The same of a line with others behind it.
+fn told_ahead(decoder: &Decoder, scratch: &mut Scratch, line: &str, behind: &str) -> Result<String, Rejection> {
+    let ahead = format!("{line}\n{behind}");
+    let event = decoder.decode_text(scratch, line, &ahead)?;
+    told_of(decoder, &event)
+}
+
+fn told_of(decoder: &Decoder, event: &Decoded<'_>) -> Result<String, Rejection> {
     let field = |at| {
         let list: Vec<&str> = event.list(at).collect();
         let (number, identifier) = (event.number(at).map(f64::to_bits), event.identifier(at));
@@ -279,7 +290,7 @@ fn told(decoder: &Decoder, scratch: &mut Scratch, line: &[u8]) -> Result<String,
     };
     for at in 0..decoder.contract().fields().len() {
         if let Some(id) = event.memo_id(at) {
-            assert_eq!(scratch_text(&event, at, id), event.text(at));
+            assert_eq!(scratch_text(event, at, id), event.text(at));
         }
     }
     let fields: Vec<String> = (0..decoder.contract().fields().len()).map(|at| format!("{:?}", field(at))).collect();
@@ -323,6 +334,17 @@ fn same_as_general(lines: &[Vec<u8>]) -> Result<(), TestCaseError> {
         for at in 0..decoder.contract().fields().len() {
             prop_assert_eq!(decoder.field_ok(&mut practised, line, at), decoder.field_ok(&mut general, line, at));
         }
+        // What comes behind a line is not part of it, though it may be looked at.
+        for behind in ["", "\"}}\n", &shapes()[0], "kitchen\"}}"] {
+            if let Ok(line) = std::str::from_utf8(line).as_ref() {
+                prop_assert_eq!(
+                    told_ahead(&decoder, &mut practised, line, behind),
+                    told(&decoder, &mut general, line.as_bytes()),
+                    "{}",
+                    line
+                );
+            }
+        }
     }
     Ok(())
 }
@@ -354,6 +376,53 @@ fn the_number_of_a_text_stays_and_only_valid_texts_have_one() {
     assert_eq!(scratch.memo_text(at("country"), 1), Some("FR"));
     assert_eq!(scratch.memo_text(at("country"), 3), None);
     assert!((0..fields.len()).all(|field| field == at("device_id") || scratch.memo_text(field, 0) != Some("800000002492")));
+}
+
+#[test]
+fn a_stamp_is_known_again_by_its_bytes_alone() {
+    let decoder = decoder();
+    let mut scratch = Scratch::default();
+    let mut number = |consent: &str| {
+        let line = event().to_string().replace(r#"{"policy":"2018-05-25","purposes":["analytics"]}"#, consent);
+        decoder.decode(&mut scratch, line.as_bytes()).ok().and_then(|event| event.stamp_number())
+    };
+    let (one, other) = (r#"{"policy":"2018-05-25","purposes":["analytics"]}"#, r#"{"policy":"2019-01-01","purposes":["a","b"]}"#);
+    // The policy has to be found valid once before.
+    assert_eq!(number(one), None);
+    let first = number(one);
+    assert!(first.is_some());
+    assert_eq!(number(one), first);
+    number(other);
+    assert_ne!(number(other), first);
+    // What is invalid, escaped, undeclared, short, or comes twice is read anew each time.
+    for odd in [
+        r#"{"policy":"2018-05-25","purposes":[1]}"#,
+        r#"{"policy":"2018\u002d05-25","purposes":["analytics"]}"#,
+        r#"{"policy":"2018-05-25","other":["analytics"]}"#,
+        "{}",
+        "null",
+    ] {
+        assert_eq!((number(odd), number(odd)), (None, None), "{odd}");
+    }
+    number(one);
+    let again = format!(r#"{one},"consent":null"#);
+    assert_eq!((number(one).is_some(), number(&again)), (true, None));
+}
+
+/// A stamp that may name somebody is never kept beyond its line.
+#[test]
+fn a_stamp_with_an_identifier_is_not_remembered() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas/contracts/device_event.v1.json")).unwrap();
+    let mut contract: Value = serde_json::from_str(&text).unwrap();
+    contract["properties"]["consent"]["properties"]["by"] = json!({
+        "type": "string", "x-privacy": { "class": "identifier", "transform": "pseudonymize", "domain": "grantor" }
+    });
+    let decoder = Decoder::new(Arc::new(Contract::parse(&contract.to_string()).unwrap()), LINE_BYTES_MAX);
+    let mut scratch = Scratch::default();
+    for _ in 0..4 {
+        let line = with(&["consent", "by"], Some(json!("somebody")));
+        assert_eq!(decoder.decode(&mut scratch, line.as_bytes()).ok().map(|event| event.stamp_number()), Some(None));
+    }
 }
 
 fn agree(line: &str) -> Result<(), TestCaseError> {

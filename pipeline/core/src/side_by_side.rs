@@ -126,10 +126,10 @@ pub fn bytes16<const N: usize>(messages: &[Short<'_>; N]) -> Option<[[u8; 16]; N
 /// Messages that [`sixteen`] hashes together.
 pub const LANES: usize = sixteen::LANES;
 
-/// The first 16 bytes of HMACs under one key as numbers, the first byte highest; each message is a block as in [`Short`].
+/// The first 16 bytes of HMACs under one key as numbers, the first byte highest; each message is its only block, padded.
 /// `None` where the processor lacks the instructions.
 #[inline]
-pub fn sixteen(inner: &[u32; 8], outer: &[u32; 8], blocks: &[[u128; 4]; LANES]) -> Option<[u128; LANES]> {
+pub fn sixteen(inner: &[u32; 8], outer: &[u32; 8], blocks: &[[u8; BLOCK_BYTES]; LANES]) -> Option<[u128; LANES]> {
     let is_able = std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512bw");
     // SAFETY: as above, with these two features.
     if is_able { Some(unsafe { sixteen::hmacs(inner, outer, blocks) }) } else { None }

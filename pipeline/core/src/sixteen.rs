@@ -26,7 +26,7 @@ const MAJORITY: i32 = 0xe8;
 // No closures below: each is a function of its own, which may lack the features.
 /// The first 16 bytes of each HMAC as a number, the first byte highest.
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(crate) fn hmacs(inner: &[u32; 8], outer: &[u32; 8], blocks: &[[u128; 4]; LANES]) -> [u128; LANES] {
+pub(crate) fn hmacs(inner: &[u32; 8], outer: &[u32; 8], blocks: &[[u8; 64]; LANES]) -> [u128; LANES] {
     let big_endian = _mm512_set4_epi32(0x0c0d_0e0f, 0x0809_0a0b, 0x0405_0607, 0x0001_0203);
     let mut words = [_mm512_setzero_si512(); LANES];
     for lane in 0..LANES {
@@ -45,9 +45,14 @@ pub(crate) fn hmacs(inner: &[u32; 8], outer: &[u32; 8], blocks: &[[u128; 4]; LAN
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load(block: &[u128; 4]) -> __m512i {
-    let [a, b, c, d] = *block;
-    _mm512_set_epi64((d >> 64) as i64, d as i64, (c >> 64) as i64, c as i64, (b >> 64) as i64, b as i64, (a >> 64) as i64, a as i64)
+fn load(block: &[u8; 64]) -> __m512i {
+    let (words, _) = block.as_chunks::<8>();
+    let mut quarters = [0; 8];
+    for at in 0..8 {
+        quarters[at] = i64::from_le_bytes(words[at]);
+    }
+    let [a, b, c, d, e, f, g, h] = quarters;
+    _mm512_set_epi64(h, g, f, e, d, c, b, a)
 }
 
 /// Each word in all lanes.

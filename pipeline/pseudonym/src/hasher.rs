@@ -96,23 +96,22 @@ impl DomainHasher {
         numbers
     }
 
-    /// Of messages as [`only_block`] makes them.
-    fn four(&self, blocks: &[[u128; 4]; 4]) -> [u128; 4] {
+    /// Of messages' only blocks.
+    fn four(&self, blocks: &[[u8; BLOCK_BYTES]; 4]) -> [u128; 4] {
         #[cfg(target_arch = "x86_64")]
-        if let Some(keys) = side_by_side::bytes16(&blocks.map(|block| Short { inner: &self.inner, outer: &self.outer, block })) {
+        if let Some(keys) = side_by_side::bytes16(&blocks.map(|block| Short {
+            inner: &self.inner,
+            outer: &self.outer,
+            block: std::array::from_fn(|at| u128::from_le_bytes(block.as_chunks().0[at])),
+        })) {
             return keys.map(u128::from_be_bytes);
         }
-        blocks.map(|block| self.number(block))
+        blocks.map(|block| self.number(&block))
     }
 
-    fn number(&self, block: [u128; 4]) -> u128 {
-        let mut bytes = [0; BLOCK_BYTES];
-        for (into, number) in bytes.as_chunks_mut::<16>().0.iter_mut().zip(block) {
-            *into = number.to_le_bytes();
-        }
+    fn number(&self, block: &[u8; BLOCK_BYTES]) -> u128 {
         let mut state = self.inner;
-        compress256(&mut state, std::slice::from_ref(GenericArray::from_slice(&bytes)));
-        bytes.zeroize();
+        compress256(&mut state, std::slice::from_ref(GenericArray::from_slice(block)));
         self.outer(&state).iter().take(4).fold(0, |number, word| number << 32 | u128::from(*word))
     }
 
@@ -149,9 +148,15 @@ pub const LANES: usize = 16;
 #[cfg(target_arch = "x86_64")]
 const FEW: usize = 4;
 
-/// Short messages of one domain that wait to be hashed together; wiped on drop.
-#[derive(Default, Zeroize, ZeroizeOnDrop)]
-pub struct Waiting([[u128; 4]; LANES]);
+/// Short messages of one domain that wait to be hashed together, each as its only block; wiped on drop.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct Waiting([[u8; BLOCK_BYTES]; LANES]);
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self([[0; BLOCK_BYTES]; LANES])
+    }
+}
 
 impl Waiting {
     /// Whether a message is short enough to wait.
@@ -165,9 +170,28 @@ impl Waiting {
     #[inline]
     pub fn put(&mut self, lane: usize, message: &[u8]) {
         if let (Some(block), true) = (self.0.get_mut(lane), Self::takes(message)) {
-            *block = only_block(message);
+            put_block(block, message);
         }
     }
+}
+
+/// A message of at most 55 bytes behind a block of key, with the padding of FIPS 180-4, section 5.1.1.
+#[inline]
+fn put_block(block: &mut [u8; BLOCK_BYTES], message: &[u8]) {
+    *block = [0; BLOCK_BYTES];
+    let length = message.len();
+    // In pieces of a length that the compiler knows: the last one overlaps the one before it.
+    if let Some(last) = message.last_chunk::<16>() {
+        block.as_chunks_mut().0.iter_mut().zip(message.as_chunks::<16>().0).for_each(|(into, whole)| *into = *whole);
+        block[length - last.len()..length].copy_from_slice(last);
+    } else if let Some((first, last)) = message.first_chunk::<8>().zip(message.last_chunk::<8>()) {
+        block[..first.len()].copy_from_slice(first);
+        block[length - last.len()..length].copy_from_slice(last);
+    } else {
+        block[..length].copy_from_slice(message);
+    }
+    block[length] = 0x80;
+    block[LENGTH_AT..].copy_from_slice(&((BLOCK_BYTES + length) as u64 * 8).to_be_bytes());
 }
 
 /// Says only what it is.
@@ -304,7 +328,7 @@ mod tests {
             for count in 0..=LANES {
                 assert_eq!(hasher.numbers(&waiting, count)[..count], expected[..count], "{first}, {count}");
             }
-            assert_eq!(waiting.0.map(|block| hasher.number(block))[..], expected[..], "{first}");
+            assert_eq!(waiting.0.map(|block| hasher.number(&block))[..], expected[..], "{first}");
             let by_four = waiting.0.as_chunks().0.iter().flat_map(|blocks| hasher.four(blocks));
             assert_eq!(by_four.collect::<Vec<_>>(), expected, "{first}");
         }

@@ -182,7 +182,12 @@ impl Commits {
             let settling = maintainer.as_ref().map(|maintainer| Settling { maintainer, closed: &closed });
             let committed = self.committer.commit_settling(batch, settling).await?;
             let tallies = files.into_iter().zip(committed.parts.iter().map(|part| part.tally)).collect();
-            give_back(committed.parts);
+            if last {
+                // Beside what is left to do.
+                std::thread::spawn(move || drop(committed.parts));
+            } else {
+                give_back(committed.parts);
+            }
             let _ = told.send(Told { months: committed.months, settled: committed.settled, tallies });
         }
         Ok(self.committer)

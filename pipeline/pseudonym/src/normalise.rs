@@ -15,21 +15,16 @@ use wide::u8x16;
 /// capitals to fold. An owned result is the caller's to wipe.
 #[inline]
 pub fn normalise(raw: &str, fold_case: bool) -> Cow<'_, str> {
-    if is_plainly_normal(raw, fold_case) { Cow::Borrowed(raw) } else { spelt_anew(raw, fold_case) }
-}
-
-/// Whether it can be told at a glance that [`normalise`] changes nothing; `false` says nothing.
-#[inline]
-pub fn is_plainly_normal(raw: &str, fold_case: bool) -> bool {
-    is_normal(raw.as_bytes(), fold_case)
+    if is_plainly_normal(raw.as_bytes(), fold_case) { Cow::Borrowed(raw) } else { spelt_anew(raw, fold_case) }
 }
 
 /// Bytes looked at together.
 const TOGETHER: usize = 16;
 
-/// Nothing but ASCII without blanks, control characters and capitals to fold. `false` says nothing.
+/// Whether it can be told at a glance that [`normalise`] changes nothing: all is ASCII, without blanks, control characters and
+/// capitals to fold. `false` says nothing.
 #[inline]
-fn is_normal(bytes: &[u8], fold_case: bool) -> bool {
+pub fn is_plainly_normal(bytes: &[u8], fold_case: bool) -> bool {
     let Some(last) = bytes.last_chunk::<TOGETHER>() else { return is_normal_short(bytes, fold_case) };
     // The last bytes may have been looked at before: that does no harm.
     let whole = bytes.as_chunks::<TOGETHER>().0;
@@ -117,12 +112,12 @@ mod tests {
                     let mut text = vec![b'a'; len];
                     text[at] = byte;
                     let normal = byte.is_ascii() && byte > b' ';
-                    assert_eq!(is_normal(&text, false), normal, "{byte} at {at} of {len}");
-                    assert_eq!(is_normal(&text, true), normal && !byte.is_ascii_uppercase(), "{byte} at {at} of {len}");
+                    assert_eq!(is_plainly_normal(&text, false), normal, "{byte} at {at} of {len}");
+                    assert_eq!(is_plainly_normal(&text, true), normal && !byte.is_ascii_uppercase(), "{byte} at {at} of {len}");
                 }
             }
         }
-        assert!(is_normal(b"", true));
+        assert!(is_plainly_normal(b"", true));
     }
 
     #[test]

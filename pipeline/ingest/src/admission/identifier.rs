@@ -52,9 +52,9 @@ impl Identifier {
     /// `None` says nothing.
     #[inline]
     pub(crate) fn as_sent<'a>(&self, event: &Decoded<'a>, field: usize) -> Option<&'a [u8]> {
-        let raw = event.identifier_text(field)?;
-        let usable = !raw.is_empty() && self.is_short(raw) && Waiting::takes(raw.as_bytes()) && is_plainly_normal(raw, self.fold_case);
-        usable.then_some(raw.as_bytes())
+        let raw = event.plain_bytes(field)?;
+        let usable = (1..=self.chars_max).contains(&raw.len()) && Waiting::takes(raw) && is_plainly_normal(raw, self.fold_case);
+        usable.then_some(raw)
     }
 
     /// The keyed hashes of the first `count` identifiers that have waited for each other, as numbers.

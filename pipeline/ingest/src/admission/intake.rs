@@ -120,7 +120,7 @@ impl Events<'_> {
         }
         // Most events can wait to be hashed: whoever they name, they are taken in.
         match self.admission.plainly_named(event) {
-            Some(identifiers) if !asks_for_device && !is_consent(event.text(roles.event_type)) => self
+            Some(identifiers) if !asks_for_device && !is_consent(event, roles.event_type) => self
                 .taken_in(event, identifiers, ts, number)
                 .map_or_else(|| self.hashed(event, ts, number).map(Some), |taken| taken.map(|()| None)),
             _ => self.hashed(event, ts, number).map(Some),
@@ -159,9 +159,9 @@ impl Events<'_> {
         self.refuse(event)?;
         let view = self.view;
         let suppressed = !view.suppressions.is_empty() && view.suppressions.covers(device, user, ts);
-        let event_type = event.text(roles.event_type);
-        if is_consent(event_type) {
-            return self.consent(event, event_type == Some(GRANTED), (device, user), ts, suppressed).map(|()| device);
+        if is_consent(event, roles.event_type) {
+            let granted = event.text(roles.event_type) == Some(GRANTED);
+            return self.consent(event, granted, (device, user), ts, suppressed).map(|()| device);
         }
         let mut flags = Flags::default();
         if suppressed {
@@ -199,7 +199,7 @@ impl Events<'_> {
             }
         }
         let event_type = self.admission.contract().roles().event_type;
-        if event.text(event_type).is_none() { Err(Rejection::of(Reason::MissingField, event_type)) } else { Ok(()) }
+        if event.is_text(event_type) { Ok(()) } else { Err(Rejection::of(Reason::MissingField, event_type)) }
     }
 
     #[inline]
@@ -242,6 +242,8 @@ impl Events<'_> {
     }
 }
 
-fn is_consent(event_type: Option<&str>) -> bool {
-    matches!(event_type, Some(GRANTED | WITHDRAWN))
+#[inline]
+fn is_consent(event: &Decoded<'_>, event_type: usize) -> bool {
+    let text = event.plain_bytes(event_type).or_else(|| event.text(event_type).map(str::as_bytes));
+    text.is_some_and(|text| text == GRANTED.as_bytes() || text == WITHDRAWN.as_bytes())
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use ameles_core::Timestamp;
 
-use super::{Decoder, Scratch, Slot, Text};
+use super::{Decoder, Known, Scratch, Slot, Text};
 
 /// A validated event, still raw. Not `Debug`: it holds identifiers.
 #[derive(Clone, Copy)]
@@ -58,13 +58,19 @@ impl<'a> Decoded<'a> {
     pub(crate) fn is_absent(&self, field: usize) -> bool {
         matches!(self.scratch.slots.get(field), None | Some(Slot::Missing | Slot::Null))
     }
-    /// A field's identifier where it was sent as a text; others may have one too, see [`Self::identifier`].
+    /// The bytes of a field's text where they stand in the line as they are; others may have one too, see [`Self::text`].
     #[inline]
-    pub(crate) fn identifier_text(&self, field: usize) -> Option<&'a str> {
-        match self.scratch.slots.get(field) {
-            Some(Slot::Text(Text { start, end, unescaped: false })) => self.line.get(*start as usize..*end as usize),
-            _ => None,
-        }
+    pub(crate) fn plain_bytes(&self, field: usize) -> Option<&'a [u8]> {
+        let (start, end) = match self.scratch.slots.get(field)? {
+            Slot::Text(Text { start, end, unescaped: false }) | Slot::Known(Known { start, end, .. }) => (*start, *end),
+            _ => return None,
+        };
+        self.line.as_bytes().get(start as usize..end as usize)
+    }
+    /// Whether a field has a text.
+    #[inline]
+    pub(crate) fn is_text(&self, field: usize) -> bool {
+        matches!(self.scratch.slots.get(field), Some(Slot::Text(_) | Slot::Known(_)))
     }
     /// A field's whole number.
     pub fn integer(&self, field: usize) -> Option<i64> {

@@ -88,9 +88,9 @@ fn end_of(ahead: &[u8], start: usize, head: &[u8; LANES]) -> Option<usize> {
 #[inline(always)]
 fn whole_number_at(ahead: &[u8], start: usize) -> Option<(i64, usize)> {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    let digits = u64::from_le_bytes(*bytes_at(ahead, start)?) ^ b'0' as u64 * ONES;
+    let digits = u64::from_le_bytes(*bytes_at(ahead, start)?) ^ (b'0' as u64 * ONES);
     // What is above 9 reaches the high bit; what it carries over reaches bytes behind it only.
-    let others = (digits | digits.wrapping_add((0x80 - 10) * ONES)) & 0x80 * ONES;
+    let others = (digits | digits.wrapping_add((0x80 - 10) * ONES)) & (0x80 * ONES);
     let len = others.trailing_zeros() as usize / 8;
     if !(1..8).contains(&len) || (len > 1 && digits & 0xff == 0) {
         return None;

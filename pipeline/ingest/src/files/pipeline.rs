@@ -183,8 +183,8 @@ impl Commits {
             let committed = self.committer.commit_settling(batch, settling).await?;
             let tallies = files.into_iter().zip(committed.parts.iter().map(|part| part.tally)).collect();
             if last {
-                // Beside what is left to do.
-                std::thread::spawn(move || drop(committed.parts));
+                // Beside what is left to do; here and now where there is no thread to be had.
+                let _ = std::thread::Builder::new().spawn(move || drop(committed.parts));
             } else {
                 give_back(committed.parts);
             }

@@ -99,9 +99,6 @@ impl Decoder {
             }
             Some(b'{') => {
                 if let Some(below) = child.node_of_object() {
-                    if child.is_stamp {
-                        return self.stamp(scratch, line, scanner, child, below, depth);
-                    }
                     scanner.step();
                     return self.declared_object(scratch, line, scanner, child, below, depth);
                 }
@@ -125,32 +122,21 @@ impl Decoder {
         depth: u32,
     ) -> Result<(), Malformed> {
         self.forget_below(scratch, child);
-        self.object(scratch, line, scanner, below, deeper(depth)?)?;
-        scratch.put(child, Slot::Object, true);
-        Ok(())
-    }
-
-    /// The consent stamp, at its brace.
-    fn stamp(
-        &self,
-        scratch: &mut Scratch,
-        line: &str,
-        scanner: &mut Scanner<'_>,
-        child: &Child,
-        below: usize,
-        depth: u32,
-    ) -> Result<(), Malformed> {
-        let start = scanner.at();
-        self.forget_below(scratch, child);
-        if let Some(length) = scratch.same_stamp(line, start) {
+        let is_stamp = child.is_stamp;
+        #[cfg(test)]
+        let is_stamp = is_stamp && !scratch.general;
+        // The brace has been passed.
+        let start = scanner.at() - 1;
+        if is_stamp && let Some(length) = scratch.same_stamp(line, start) {
             scanner.go_to(start + length);
-            scratch.put(child, Slot::Object, true);
-            return Ok(());
+        } else {
+            let before = scratch.before_stamp(start);
+            self.object(scratch, line, scanner, below, deeper(depth)?)?;
+            if is_stamp {
+                scratch.remember_stamp(line, &before, scanner.at(), &self.plan.nodes[below].below);
+            }
         }
-        let before = scratch.before_stamp(start);
-        scanner.step();
-        self.declared_object(scratch, line, scanner, child, below, depth)?;
-        scratch.remember_stamp(line, &before, scanner.at(), &self.plan.nodes[below].below);
+        scratch.put(child, Slot::Object, true);
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! The consent stamp, as it was written before: most events of a stream carry the
 //! very same one, which is known again by comparing its bytes.
 
+use zeroize::Zeroize;
+
 use super::{Known, Scratch, Slot, Text, bit};
 
 /// A longer one is read anew each time.
@@ -28,7 +30,14 @@ pub(super) struct Stamp {
     pub(super) here: bool,
 }
 
-/// What stood in the scratch where a stamp began.
+/// Purposes are whatever was sent.
+impl Drop for Stamp {
+    fn drop(&mut self) {
+        self.text.zeroize();
+    }
+}
+
+/// What stood in the scratch where an object began.
 pub(super) struct Before {
     start: usize,
     items: usize,
@@ -76,7 +85,7 @@ impl Scratch {
         Some(self.stamp.text.len())
     }
 
-    /// A stamp begins that is not the one remembered.
+    /// An object begins, which may be a stamp that is not the one remembered.
     pub(super) fn before_stamp(&self, start: usize) -> Before {
         Before { start, items: self.items.len(), unescaped: self.text.len(), undeclared: self.undeclared_count }
     }

@@ -18,8 +18,8 @@ use hashbrown::HashMap;
 use super::columns::ColumnSet;
 use super::gather::Gatherer;
 use super::order::{Key, drop_repeats, sort};
-use super::part::Group;
 use super::quarantine::{HourlyCounts, QuarantineRow, quarantine_batch};
+use super::stretches::{Share, Stretch, Stretches};
 use super::{Part, Row};
 
 /// Rows of a piece, roughly: what a thread has in hand as columns.
@@ -64,8 +64,8 @@ struct Repeats {
 
 struct MonthPieces {
     month: Month,
-    /// Ranges of devices, each piece's.
-    pieces: Vec<Range<u32>>,
+    /// The numbers of each piece's shares.
+    pieces: Vec<Range<usize>>,
 }
 
 /// The rows of a batch, ready to be written.
@@ -74,6 +74,7 @@ pub(crate) struct SortedBatch {
     parts: Vec<Part>,
     bits: u32,
     words_per_row: usize,
+    stretches: Stretches,
     months: Vec<MonthPieces>,
     gatherer: Gatherer,
     /// Explained rejections of all parts, and the counts of the reasons that name nobody.
@@ -90,23 +91,21 @@ impl SortedBatch {
         let bits = if rows < PARTED_ROWS { 0 } else { RANGE_BITS };
         let newest = parts.last().map_or_else(|| columns.dictionaries(), |part| Arc::clone(&part.dictionaries));
         let mut rejected = Vec::new();
-        let mut sizes: BTreeMap<(i32, u32), usize> = BTreeMap::new();
         for part in &mut parts {
             part.renumber(columns, &newest);
             part.group(bits);
-            for group in part.groups() {
-                *sizes.entry((group.month, group.range)).or_default() += group.len();
-            }
             rejected.append(&mut part.rejected);
             counts.merge(std::mem::take(&mut part.counted));
         }
-        let months = pieces(sizes, rows, std::thread::available_parallelism().map_or(1, usize::from));
+        let stretches = Stretches::new(&parts, bits);
+        let months = pieces(stretches.shares(), std::thread::available_parallelism().map_or(1, usize::from));
         let gatherer = Gatherer::new(contract, columns, &newest, rows);
         Self {
             contract: Arc::clone(contract),
             parts,
             bits,
             words_per_row: columns.words(),
+            stretches,
             months,
             gatherer,
             rejected,
@@ -158,16 +157,14 @@ impl SortedBatch {
     }
 
     /// Gathers the rows of a range of one month, sorted by (device, ts, event key, arrival).
-    fn sorted(&self, bucket: &mut Bucket, month: i32, range: u32) {
+    fn sorted(&self, bucket: &mut Bucket, share: usize) {
         let Bucket { rows, words, stretches, keys, spare, .. } = bucket;
         rows.clear();
         words.clear();
         stretches.clear();
         keys.clear();
-        for (number, part) in (0..).zip(&self.parts) {
-            let groups = part.groups();
-            let Ok(found) = groups.binary_search_by_key(&(month, range), |group| (group.month, group.range)) else { continue };
-            let Group { start, end, .. } = groups[found];
+        for Stretch { part: number, start, end } in self.stretches.of(share).iter().copied() {
+            let part = &self.parts[number as usize];
             let first = rows.len() as u32;
             stretches.push((first, (number, start)));
             let stretch = start as usize..end as usize;
@@ -196,8 +193,8 @@ impl SortedEvents for SortedBatch {
         let mut columns = self.gatherer.start(PIECE_ROWS, keys);
         let mut repeats = Repeats::default();
         let mut bucket = Bucket { words_per_row: self.words_per_row, ..Bucket::default() };
-        for range in pieces.pieces[piece].clone() {
-            self.sorted(&mut bucket, pieces.month.epoch_months(), range);
+        for share in pieces.pieces[piece].clone() {
+            self.sorted(&mut bucket, share);
             if self.contract.roles().event_id.is_some() {
                 let repeated = drop_repeats(&mut bucket.keys, &bucket.rows);
                 self.tell(&repeated, &bucket, &mut repeats);
@@ -225,24 +222,22 @@ impl SortedEvents for SortedBatch {
     }
 }
 
-/// Plans the pieces of so many rows by month and range. Those that come last are smaller, so that all threads end at about the
-/// same time.
-fn pieces(sizes: BTreeMap<(i32, u32), usize>, rows: usize, threads: usize) -> Vec<MonthPieces> {
+/// Plans the pieces by month and range. Those that come last are smaller, so that all threads end at about the same time.
+fn pieces(shares: &[Share], threads: usize) -> Vec<MonthPieces> {
     let mut months: Vec<MonthPieces> = Vec::new();
-    let (mut left, mut in_hand) = (rows, 0);
+    let (mut left, mut in_hand) = (shares.iter().map(|share| share.rows).sum::<usize>(), 0);
     let mut most = PIECE_ROWS;
-    for ((month, range), rows) in sizes {
-        let month = Month::from_epoch_months(month);
+    for (number, Share { month, rows, .. }) in shares.iter().enumerate() {
         match months.last_mut() {
-            Some(MonthPieces { month: last, pieces }) if *last == month => match pieces.last_mut() {
-                Some(piece) if in_hand + rows <= most => piece.end = range + 1,
+            Some(MonthPieces { month: last, pieces }) if last == month => match pieces.last_mut() {
+                Some(piece) if in_hand + rows <= most => piece.end = number + 1,
                 _ => {
-                    pieces.push(range..range + 1);
+                    pieces.push(number..number + 1);
                     in_hand = 0;
                 }
             },
             _ => {
-                months.push(MonthPieces { month, pieces: std::iter::once(range..range + 1).collect() });
+                months.push(MonthPieces { month: *month, pieces: std::iter::once(number..number + 1).collect() });
                 in_hand = 0;
             }
         }
@@ -263,26 +258,26 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_hold_each_range_once_and_end_small(
-            sizes in prop::collection::vec(((0..4_i32, 0..64_u32), 1..PIECE_ROWS / 8), 1..200),
+        fn pieces_hold_each_share_once_and_end_small(
+            mut sizes in prop::collection::vec((0..4_i32, 1..PIECE_ROWS / 8), 1..200),
             threads in 1..9_usize,
         ) {
-            let sizes: BTreeMap<(i32, u32), usize> = sizes.into_iter().collect();
-            let rows = sizes.values().sum();
-            let months = pieces(sizes.clone(), rows, threads);
+            sizes.sort_unstable();
+            let shares: Vec<Share> = sizes.iter().map(|(month, rows)| Share::of(Month::from_epoch_months(*month), *rows)).collect();
             let mut planned = Vec::new();
-            let mut left = rows;
-            for MonthPieces { month, pieces } in &months {
+            let mut left: usize = sizes.iter().map(|(_, rows)| rows).sum();
+            for MonthPieces { month, pieces } in pieces(&shares, threads) {
                 for piece in pieces {
-                    let of_piece: Vec<_> = sizes.range((month.epoch_months(), piece.start)..(month.epoch_months(), piece.end)).collect();
-                    let held: usize = of_piece.iter().map(|(_, rows)| **rows).sum();
+                    let of_piece = &shares[piece.clone()];
+                    let held: usize = of_piece.iter().map(|share| share.rows).sum();
                     let most = (left / (2 * threads)).clamp(PIECE_ROWS_LEAST, PIECE_ROWS);
                     prop_assert!(held <= most || of_piece.len() == 1, "{} rows of at most {}", held, most);
+                    prop_assert!(of_piece.iter().all(|share| share.month == month));
                     left -= held;
-                    planned.extend(of_piece.into_iter().map(|(range, _)| *range));
+                    planned.extend(piece);
                 }
             }
-            prop_assert_eq!(planned, sizes.into_keys().collect::<Vec<_>>());
+            prop_assert_eq!(planned, (0..shares.len()).collect::<Vec<_>>());
         }
     }
 }

@@ -8,6 +8,7 @@ mod gather;
 mod order;
 mod part;
 mod quarantine;
+mod stretches;
 #[cfg(test)]
 mod tests;
 

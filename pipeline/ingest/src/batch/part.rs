@@ -124,12 +124,6 @@ pub(crate) struct Group {
     pub(crate) end: u32,
 }
 
-impl Group {
-    pub(crate) const fn len(&self) -> usize {
-        (self.end - self.start) as usize
-    }
-}
-
 /// How a part's rows are grouped.
 struct Groups {
     bits: u32,
@@ -137,7 +131,7 @@ struct Groups {
 }
 
 /// Places in ascending order of their bucket, those of one bucket in their order.
-fn stable_order(buckets: &[u32], count: usize) -> Vec<u32> {
+pub(super) fn stable_order(buckets: &[u32], count: usize) -> Vec<u32> {
     if count > BUCKETS_COUNTED_MAX {
         let mut order: Vec<u32> = (0..buckets.len() as u32).collect();
         order.sort_by_key(|at| buckets[*at as usize]);

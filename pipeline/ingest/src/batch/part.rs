@@ -94,6 +94,8 @@ pub(crate) struct Part {
     pub(crate) flagged: Vec<(usize, Flags)>,
     /// Rows that were taken out again, by place; empty when there are none.
     dropped: Vec<bool>,
+    /// As the how manieth each row came; empty unless [`Self::remember_order`] was called.
+    arrivals: Vec<u32>,
     pub(crate) consents: Vec<ConsentRow>,
     /// Rows of `quarantine`.
     pub(crate) rejected: Vec<QuarantineRow>,
@@ -206,6 +208,7 @@ impl Part {
             first_line,
             flagged: Vec::new(),
             dropped: Vec::new(),
+            arrivals: Vec::new(),
             consents: Vec::new(),
             rejected: Vec::new(),
             counted: HourlyCounts::default(),
@@ -343,6 +346,9 @@ impl Part {
         if !self.dropped.is_empty() {
             self.dropped = order.iter().map(|at| self.dropped[*at as usize]).collect();
         }
+        if !self.arrivals.is_empty() {
+            self.arrivals = order.iter().map(|at| self.arrivals[*at as usize]).collect();
+        }
         self.groups = Some(Groups { bits, groups });
         Room { rows: std::mem::replace(&mut self.rows, rows), words: std::mem::replace(&mut self.words, words) }
     }
@@ -434,6 +440,20 @@ impl Part {
     /// The partner of that number.
     pub(crate) fn partner_text(&self, number: u32) -> Option<Arc<str>> {
         self.dictionaries.text(self.partner_cell?.1, number)
+    }
+
+    /// From now on the order in which the rows stand is remembered, wherever they move.
+    pub(crate) fn remember_order(&mut self) {
+        self.arrivals = (0..self.rows.len() as u32).collect();
+    }
+
+    /// Whether each row is still in, in the order that was to be remembered.
+    pub(crate) fn kept_in_order(&self) -> Vec<bool> {
+        let mut kept = vec![true; self.rows.len()];
+        for (arrival, dropped) in self.arrivals.iter().zip(&self.dropped) {
+            kept[*arrival as usize] = !dropped;
+        }
+        kept
     }
 
     /// Rows that are still in.

@@ -69,6 +69,11 @@ impl Staged {
         Ok(Self { file, staged, path: path.to_owned(), named: false })
     }
 
+    /// Where it will be.
+    pub(crate) fn path(&self) -> &FsPath {
+        &self.path
+    }
+
     /// Reads what stands in it, behind what `into` holds.
     pub(crate) fn read(&self, into: &mut Vec<u8>) -> io::Result<()> {
         fs::File::open(&self.staged)?.read_to_end(into).map(drop)

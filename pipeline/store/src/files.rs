@@ -29,6 +29,7 @@ use crate::durable::{self, IfThere};
 use crate::encode::FileEncoder;
 use crate::log::NewFile;
 use crate::rewrite::FileEvidence;
+use crate::syncing::ToSync;
 use crate::{DataFile, StoreError};
 
 /// Settled files are closed before they reach 64 MiB.
@@ -115,6 +116,8 @@ pub(crate) struct RunWriter<'a> {
     written: Vec<Written>,
     tag_range: bool,
     hashed: bool,
+    /// Where to files go instead of being on the disk at once.
+    to_sync: Option<&'a ToSync>,
 }
 
 struct OpenFile {
@@ -126,12 +129,18 @@ struct OpenFile {
 
 impl<'a> RunWriter<'a> {
     pub(crate) fn new(table: Table, folder: PathBuf, schema: SchemaRef, tag_range: bool, name: impl Fn(u32) -> String + Send + 'a) -> Self {
-        Self { table, folder, schema, name: Box::new(name), open: None, written: Vec::new(), tag_range, hashed: true }
+        Self { table, folder, schema, name: Box::new(name), open: None, written: Vec::new(), tag_range, hashed: true, to_sync: None }
     }
 
     /// Without the hashes that only a rewrite's evidence shows.
     pub(crate) fn unhashed(mut self) -> Self {
         self.hashed = false;
+        self
+    }
+
+    /// Has files synced and named elsewhere: they are not on the disk yet when they are written.
+    pub(crate) const fn synced_by(mut self, to_sync: &'a ToSync) -> Self {
+        self.to_sync = Some(to_sync);
         self
     }
 
@@ -184,11 +193,11 @@ impl<'a> RunWriter<'a> {
         let path = (self.name)(part);
         let at = self.folder.join(&path);
         // No name is ever used twice, so there must be none like it.
-        durable::put_file(&at, std::slice::from_ref(&bytes), IfThere::Fail).map_err(|source| StoreError::Io {
-            doing: "writing",
-            path: at.display().to_string(),
-            source,
-        })?;
+        let put = match self.to_sync {
+            Some(to_sync) => to_sync.write(&at, bytes.clone()),
+            None => durable::put_file(&at, std::slice::from_ref(&bytes), IfThere::Fail),
+        };
+        put.map_err(|source| StoreError::Io { doing: "writing", path: at.display().to_string(), source })?;
         let bounds = |(first, last)| (Timestamp::from_micros(first), Timestamp::from_micros(last));
         let file = NewFile { path, size: bytes.len() as u64, rows: open.rows, ts: open.ts.map(bounds), range: open.range };
         self.written.push(Written { file, sha256: if self.hashed { sha256(&bytes) } else { String::new() } });

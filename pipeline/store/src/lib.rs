@@ -44,6 +44,7 @@ pub mod scan;
 mod settle;
 mod snapshot;
 mod splice;
+mod syncing;
 pub mod verify;
 mod view;
 mod warehouse;

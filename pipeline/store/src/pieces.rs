@@ -9,16 +9,17 @@ use std::sync::Arc;
 
 use ameles_core::{Month, SuppressionSet};
 use ameles_schemas::Table;
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Int32Type, SchemaRef};
+use arrow::datatypes::{DataType, SchemaRef};
 
 use crate::append::{Files, covered, quarantine_by_month};
-use crate::files::{RunWriter, Written, column, pseudonyms};
+use crate::files::{RunWriter, Written};
 use crate::log::NewFile;
 use crate::names::{self, Keys};
-use crate::rollup::{links_batch, roll_up};
+use crate::rollup::{Link, Rolled, links_batch, roll_up_piece};
 use crate::settle::without_keys;
+use crate::syncing::{self, NotSynced, ToSync};
 use crate::{StoreError, Warehouse};
 
 /// Rows handed to a writer at once: a file ends between two calls only.
@@ -129,8 +130,6 @@ pub(crate) struct Writing {
     pub(crate) suppressed: Arc<SuppressionSet>,
 }
 
-type Link = (u128, u128, u32);
-
 /// What the pieces of a month have given so far.
 struct MonthSoFar {
     left: AtomicUsize,
@@ -148,30 +147,19 @@ struct Share {
 
 impl Writing {
     pub(crate) fn run(&self) -> Result<Wrote, StoreError> {
-        let pieces = self.forms.iter().enumerate().flat_map(|(month, form)| (0..form.pieces).map(move |piece| (month, piece)));
-        let queue: Mutex<VecDeque<(usize, usize)>> = Mutex::new(pieces.collect());
-        let so_far: Vec<MonthSoFar> =
-            self.forms.iter().map(|form| MonthSoFar { left: AtomicUsize::new(form.pieces), links: Mutex::default() }).collect();
-        let jobs = queue.lock().unwrap_or_else(PoisonError::into_inner).len();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs).max(1);
-        let work = || -> Result<Share, StoreError> {
-            let mut share = Share::default();
-            loop {
-                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                let Some((month, piece)) = next else { return Ok(share) };
-                if let Err(error) = self.piece(month, piece, &so_far[month], &mut share) {
-                    // The others stop too: nothing of the batch will be committed.
-                    queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                    return Err(error);
-                }
-            }
-        };
-        let shares: Vec<Result<Share, StoreError>> = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            let own = work();
-            let panicked = |_| Err(StoreError::Batch("a thread that writes the batch panicked".into()));
-            others.into_iter().map(|other| other.join().unwrap_or_else(panicked)).chain([own]).collect()
+        let (to_sync, syncing) = syncing::channel();
+        let (shares, synced) = std::thread::scope(|scope| {
+            let syncing = scope.spawn(|| syncing.run());
+            let shares = self.pieces(&to_sync);
+            drop(to_sync);
+            (shares, syncing.join())
         });
+        // First, for a thread that could not hand on what it wrote does not know why.
+        synced.map_err(|_| panicked())?.map_err(|NotSynced { path, source }| StoreError::Io {
+            doing: "writing",
+            path: path.display().to_string(),
+            source,
+        })?;
         let settled = self.forms.iter().filter_map(|form| Some((form.month, form.settled.as_ref()?.round))).collect();
         let mut wrote = Wrote { files: Files::new(), rows: 0, suppressed: 0, settled };
         for share in shares {
@@ -185,7 +173,34 @@ impl Writing {
         Ok(wrote)
     }
 
-    fn piece(&self, month: usize, piece: usize, so_far: &MonthSoFar, share: &mut Share) -> Result<(), StoreError> {
+    /// Makes and writes all pieces, as many at once as there are cores.
+    fn pieces(&self, to_sync: &ToSync) -> Vec<Result<Share, StoreError>> {
+        let pieces = self.forms.iter().enumerate().flat_map(|(month, form)| (0..form.pieces).map(move |piece| (month, piece)));
+        let queue: Mutex<VecDeque<(usize, usize)>> = Mutex::new(pieces.collect());
+        let so_far: Vec<MonthSoFar> =
+            self.forms.iter().map(|form| MonthSoFar { left: AtomicUsize::new(form.pieces), links: Mutex::default() }).collect();
+        let jobs = queue.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs).max(1);
+        let work = || -> Result<Share, StoreError> {
+            let mut share = Share::default();
+            loop {
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let Some((month, piece)) = next else { return Ok(share) };
+                if let Err(error) = self.piece(month, piece, &so_far[month], to_sync, &mut share) {
+                    // The others stop too: nothing of the batch will be committed.
+                    queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                    return Err(error);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            others.into_iter().map(|other| other.join().unwrap_or_else(|_| Err(panicked()))).chain([own]).collect()
+        })
+    }
+
+    fn piece(&self, month: usize, piece: usize, so_far: &MonthSoFar, to_sync: &ToSync, share: &mut Share) -> Result<(), StoreError> {
         let (form, tables) = (&self.forms[month], self.warehouse.tables());
         // Rows of one device and time come in the order of their keys: the roll-up of keys that will go does without.
         let keys = form.settled.as_ref().is_none_or(|settled| settled.keys != Keys::Dropped);
@@ -199,27 +214,22 @@ impl Writing {
         }
         if events.num_rows() > 0 {
             share.rows += events.num_rows() as u64;
-            let rolled = roll_up(tables, form.month, &events)?;
-            let with_rows: Vec<Table> = [Table::Activity, Table::Links, Table::Devices]
-                .into_iter()
-                .filter(|table| rolled.of(*table).is_some_and(|rows| rows.num_rows() > 0))
-                .collect();
-            for (table, rows) in [(Table::Events, &events), (Table::Activity, &rolled.activity), (Table::Devices, &rolled.devices)] {
+            let Rolled { activity, links, devices } = roll_up_piece(tables, form.month, &events)?;
+            let rows_of = [(Table::Activity, activity.num_rows()), (Table::Links, links.len()), (Table::Devices, devices.num_rows())];
+            let with_rows: Vec<Table> = rows_of.into_iter().filter(|(_, rows)| *rows > 0).map(|(table, _)| table).collect();
+            for (table, rows) in [(Table::Events, &events), (Table::Activity, &activity), (Table::Devices, &devices)] {
                 if rows.num_rows() > 0 {
-                    share.files.push((table, form.month, self.write(table, form, piece, rows, &with_rows)?));
+                    share.files.push((table, form.month, self.write(table, form, piece, rows, &with_rows, to_sync)?));
                 }
             }
-            if tables.has_user {
-                let links = links_of(&rolled.links)?;
-                so_far.links.lock().unwrap_or_else(PoisonError::into_inner).extend(links);
-            }
+            so_far.links.lock().unwrap_or_else(PoisonError::into_inner).extend(links);
         }
         if so_far.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             let mut links = std::mem::take(&mut *so_far.links.lock().unwrap_or_else(PoisonError::into_inner));
-            // A device is in one piece, so that no pair comes twice.
-            links.sort_unstable();
+            // Runs that are sorted already are merged. A device is in one piece, so that no pair comes twice.
+            links.sort();
             if !links.is_empty() {
-                share.files.push((Table::Links, form.month, self.write_links(form, &links)?));
+                share.files.push((Table::Links, form.month, self.write_links(form, &links, to_sync)?));
             }
         }
         Ok(())
@@ -239,6 +249,7 @@ impl Writing {
         piece: usize,
         rows: &RecordBatch,
         rolled_up: &[Table],
+        to_sync: &ToSync,
     ) -> Result<Vec<NewFile>, StoreError> {
         let schema = self.warehouse.tables().file_schema(table);
         let mut rows = conform(table, &schema, rows)?;
@@ -248,23 +259,28 @@ impl Writing {
         let first = u32::try_from(piece).unwrap_or(u32::MAX).saturating_mul(FILES_PER_PIECE);
         let name = |part: u32| self.name(table, form, first.saturating_add(part), rolled_up);
         let folder = self.warehouse.table_folder(table);
-        let mut writer = RunWriter::new(table, folder, schema, form.settled.is_some(), name).unhashed();
+        let mut writer = RunWriter::new(table, folder, schema, form.settled.is_some(), name).unhashed().synced_by(to_sync);
         for start in (0..rows.num_rows()).step_by(STEP_ROWS) {
             writer.write(&rows.slice(start, (rows.num_rows() - start).min(STEP_ROWS)))?;
         }
         files_of(writer)
     }
 
-    fn write_links(&self, form: &MonthForm, links: &[Link]) -> Result<Vec<NewFile>, StoreError> {
+    fn write_links(&self, form: &MonthForm, links: &[Link], to_sync: &ToSync) -> Result<Vec<NewFile>, StoreError> {
         let tables = self.warehouse.tables();
         let name = |part: u32| self.name(Table::Links, form, part, &[]);
         let folder = self.warehouse.table_folder(Table::Links);
-        let mut writer = RunWriter::new(Table::Links, folder, tables.file_schema(Table::Links), form.settled.is_some(), name).unhashed();
+        let schema = tables.file_schema(Table::Links);
+        let mut writer = RunWriter::new(Table::Links, folder, schema, form.settled.is_some(), name).unhashed().synced_by(to_sync);
         for some in links.chunks(STEP_ROWS) {
             writer.write(&links_batch(tables, some)?)?;
         }
         files_of(writer)
     }
+}
+
+fn panicked() -> StoreError {
+    StoreError::Batch("a thread that writes the batch panicked".into())
 }
 
 fn files_of(writer: RunWriter<'_>) -> Result<Vec<NewFile>, StoreError> {
@@ -282,15 +298,6 @@ pub(crate) fn write_quarantine(warehouse: &Warehouse, lease: &str, batch: u64, r
         files.insert((table, month), files_of(writer)?);
     }
     Ok(files)
-}
-
-/// The rows of `links` as numbers.
-fn links_of(links: &RecordBatch) -> Result<Vec<Link>, StoreError> {
-    let users = pseudonyms(column(links, "user")?, "user")?;
-    let devices = pseudonyms(column(links, "device")?, "device")?;
-    let days =
-        column(links, "days")?.as_primitive_opt::<Int32Type>().ok_or_else(|| StoreError::Batch("column days is no number".into()))?;
-    Ok(users.into_iter().zip(devices).zip(days.values()).map(|((user, device), days)| (user, device, *days as u32)).collect())
 }
 
 /// Refuses a batch of other columns than its table has.

@@ -45,12 +45,26 @@ impl RolledUp {
 /// # Errors
 /// When the batch has not the columns of `events`, or is not sorted, or has rows of another month.
 pub fn roll_up(tables: &TableSchemas, month: Month, sorted_events: &RecordBatch) -> Result<RolledUp, StoreError> {
+    let Rolled { activity, links, devices } = roll_up_piece(tables, month, sorted_events)?;
+    let links = if tables.has_user { links_batch(tables, &links)? } else { RecordBatch::new_empty(Arc::new(Schema::empty())) };
+    Ok(RolledUp { activity, links, devices })
+}
+
+/// The same; links are sorted and still numbers, to be put together with those of other pieces.
+pub(crate) fn roll_up_piece(tables: &TableSchemas, month: Month, sorted_events: &RecordBatch) -> Result<Rolled, StoreError> {
     let events = Events::new(tables, month, sorted_events)?;
-    Ok(RolledUp {
-        activity: events.activity(tables)?,
-        links: if tables.has_user { events.links(tables)? } else { RecordBatch::new_empty(Arc::new(Schema::empty())) },
-        devices: events.devices(tables)?,
-    })
+    let links = if tables.has_user { events.links()? } else { Vec::new() };
+    Ok(Rolled { activity: events.activity(tables)?, links, devices: events.devices(tables)? })
+}
+
+/// User, device, and the bits of the days.
+pub(crate) type Link = (u128, u128, u32);
+
+/// What [`roll_up_piece`] gives.
+pub(crate) struct Rolled {
+    pub(crate) activity: RecordBatch,
+    pub(crate) links: Vec<Link>,
+    pub(crate) devices: RecordBatch,
 }
 
 struct Events<'a> {
@@ -216,10 +230,10 @@ impl<'a> Events<'a> {
         Some(same_time.fold(first, |earliest, row| if self.key(row) < self.key(earliest) { row } else { earliest }) as u32)
     }
 
-    fn links(&self, tables: &TableSchemas) -> Result<RecordBatch, StoreError> {
+    fn links(&self) -> Result<Vec<Link>, StoreError> {
         let bad = || StoreError::Batch("column user must hold 16 bytes or null in each row".into());
         let users = column(self.batch, "user")?.as_binary_opt::<i32>().ok_or_else(bad)?;
-        let mut links: Vec<(u128, u128, u32)> = Vec::new();
+        let mut links: Vec<Link> = Vec::new();
         for (row, (device, day)) in self.devices.iter().zip(&self.days).enumerate().filter(|(row, _)| !users.is_null(*row)) {
             let (user, device, bit) = (to_u128(users.value(row)).ok_or_else(bad)?, u128::from_be_bytes(*device), 1 << day);
             match links.last_mut() {
@@ -236,14 +250,13 @@ impl<'a> Events<'a> {
             }
             same
         });
-        links_batch(tables, &links)
+        Ok(links)
     }
 }
 
-/// Rows of `links` from sorted (user, device, bits).
-pub(crate) fn links_batch(tables: &TableSchemas, links: &[(u128, u128, u32)]) -> Result<RecordBatch, StoreError> {
-    let bytes =
-        |pick: fn(&(u128, u128, u32)) -> u128| Arc::new(BinaryArray::from_iter_values(links.iter().map(|link| pick(link).to_be_bytes())));
+/// Rows of `links` from sorted ones.
+pub(crate) fn links_batch(tables: &TableSchemas, links: &[Link]) -> Result<RecordBatch, StoreError> {
+    let bytes = |pick: fn(&Link) -> u128| Arc::new(BinaryArray::from_iter_values(links.iter().map(|link| pick(link).to_be_bytes())));
     let days = Int32Array::from_iter_values(links.iter().map(|link| link.2 as i32));
     Ok(RecordBatch::try_new(tables.file_schema(Table::Links), vec![bytes(|link| link.0), bytes(|link| link.1), Arc::new(days)])?)
 }

@@ -84,8 +84,8 @@ fn workers(criterion: &mut Criterion, events: &Events, home: &Home) -> Result<()
     });
     group.bench_function("+ admission, columns", |bench| {
         bench.iter(|| {
-            for (chunk, count) in &events.chunks {
-                drop(stages.admit(chunk, *count));
+            for (chunk, _) in &events.chunks {
+                drop(stages.admit(chunk));
             }
         });
     });
@@ -160,7 +160,7 @@ fn duplicates(criterion: &mut Criterion, home: &Home) -> Result<()> {
 /// From admitted rows to files; gives the rows of the first month.
 fn batches(criterion: &mut Criterion, events: &Events, home: &Home) -> Result<(ameles_core::Month, RecordBatch)> {
     let mut stages = Stages::new(&home.env);
-    let mut admit = || -> Vec<Admitted> { events.chunks.iter().map(|(chunk, count)| stages.admit(chunk, *count)).collect() };
+    let mut admit = || -> Vec<Admitted> { events.chunks.iter().map(|(chunk, _)| stages.admit(chunk)).collect() };
     let sorter = Stages::new(&home.env);
     let pieces = sorter.sort(admit())?;
     let rows = pieces.iter().map(|(_, rows)| rows.num_rows()).sum();

@@ -66,10 +66,10 @@ impl<'a> Stages<'a> {
     }
 
     /// All that a worker does: rows in columns at the end.
-    pub fn admit(&mut self, chunk: &[u8], events: usize) -> Admitted {
+    pub fn admit(&mut self, chunk: &[u8]) -> Admitted {
         let admission = &self.env.admission;
         let mut part = Part::new("bench".into(), self.view.arrival, 1, &admission.columns, None, 0, 0);
-        part.use_room(&mut self.worker.room, events);
+        part.use_room(&mut self.worker.room);
         let mut intake = Intake::new(admission, &mut self.worker, &self.view, None, &mut part);
         for (line, number) in TextLines::new(chunk).zip(1..) {
             intake.line(line, number);

@@ -169,7 +169,7 @@ impl SortedBatch {
             stretches.push((first, (number, start)));
             let stretch = start as usize..end as usize;
             rows.extend_from_slice(&part.rows[stretch.clone()]);
-            words.extend_from_slice(part.words_of(stretch));
+            part.read_words(stretch, words);
             let key = |(at, row): (u32, &Row)| Key { device: row.device, ts: row.ts, at };
             if part.has_dropped() {
                 keys.extend(

@@ -11,6 +11,7 @@ mod quarantine;
 mod stretches;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub(crate) use build::{RANGE_BITS, SortedBatch};
 pub(crate) use columns::{ColumnPlan, ColumnSet};

@@ -1,6 +1,7 @@
 //! A part: what became of one chunk of a source, in its order.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ameles_core::{DeviceId, Reason, Tally, Timestamp, UserId};
@@ -9,6 +10,7 @@ use ameles_ledger::{ConsentEvent, NewRequest};
 use super::columns::{Cell, ColumnSet};
 use super::dictionary::{Dictionaries, Known};
 use super::quarantine::{HourlyCounts, QuarantineRow};
+use super::words::Words;
 use crate::decode::{Decoded, Rejection};
 
 /// Buckets that are counted; of more, which only times spread over decades make, the rows are compared.
@@ -85,12 +87,12 @@ pub(crate) struct Part {
     pub(crate) source: Arc<str>,
     pub(crate) arrival: Timestamp,
     pub(crate) rows: Vec<Row>,
-    /// The words of each row, one after the other: see `ColumnSet`.
-    words: Vec<u32>,
-    words_per_row: usize,
+    words: Words,
     pub(crate) dictionaries: Arc<Dictionaries>,
     groups: Option<Groups>,
     pub(crate) first_line: u64,
+    /// Lines, where they are counted: rows, rejected ones, and empty ones.
+    pub(crate) lines: u64,
     pub(crate) flagged: Vec<(usize, Flags)>,
     /// Rows that were taken out again, by place; empty when there are none.
     dropped: Vec<bool>,
@@ -157,27 +159,6 @@ pub(super) fn stable_order(buckets: &[u32], count: usize) -> Vec<u32> {
     order
 }
 
-/// The words of the rows at these places, one row after the other.
-fn rows_of_words(words: &[u32], words_per_row: usize, order: &[u32]) -> Vec<u32> {
-    /// Rows of a length that the compiler knows are copied without a call for each.
-    fn of<const WORDS: usize>(words: &[u32], order: &[u32]) -> Vec<u32> {
-        let rows = words.as_chunks::<WORDS>().0;
-        order.iter().map(|at| rows[*at as usize]).collect::<Vec<[u32; WORDS]>>().into_flattened()
-    }
-    match words_per_row {
-        8 => of::<8>(words, order),
-        9 => of::<9>(words, order),
-        10 => of::<10>(words, order),
-        11 => of::<11>(words, order),
-        12 => of::<12>(words, order),
-        13 => of::<13>(words, order),
-        14 => of::<14>(words, order),
-        15 => of::<15>(words, order),
-        16 => of::<16>(words, order),
-        _ => order.iter().flat_map(|at| words[*at as usize * words_per_row..][..words_per_row].iter().copied()).collect(),
-    }
-}
-
 /// The leading bits of a device.
 pub(crate) const fn range_of(device: u128, bits: u32) -> u32 {
     if bits == 0 { 0 } else { (device >> (u128::BITS - bits)) as u32 }
@@ -201,11 +182,11 @@ impl Part {
             source,
             arrival,
             rows: Vec::with_capacity(rows),
-            words: Vec::with_capacity(rows * columns.words()),
-            words_per_row: columns.words(),
+            words: Words::new(columns.words(), rows, Vec::new()),
             dictionaries: columns.dictionaries(),
             groups: None,
             first_line,
+            lines: 0,
             flagged: Vec::new(),
             dropped: Vec::new(),
             arrivals: Vec::new(),
@@ -222,12 +203,10 @@ impl Part {
     }
 
     /// Takes rows into this room first; [`Self::group`] gives it back.
-    pub(crate) fn use_room(&mut self, room: &mut Room, rows: usize) {
-        (self.rows, self.words) = (std::mem::take(&mut room.rows), std::mem::take(&mut room.words));
+    pub(crate) fn use_room(&mut self, room: &mut Room) {
+        self.rows = std::mem::take(&mut room.rows);
         self.rows.clear();
-        self.words.clear();
-        self.rows.reserve(rows);
-        self.words.reserve(rows * self.words_per_row);
+        self.words = Words::new(self.words.per_row(), 0, std::mem::take(&mut room.words));
     }
 
     /// Takes an event in; it counts as accepted until it is dropped again.
@@ -235,8 +214,8 @@ impl Part {
         if flags.waits() {
             self.flagged.push((self.rows.len(), flags));
         }
+        columns.push(self.words.whole(self.rows.len()), &self.dictionaries, known, event);
         self.rows.push(row);
-        columns.push(&mut self.words, &self.dictionaries, known, event);
         self.tally.accept(1);
     }
 
@@ -281,33 +260,37 @@ impl Part {
         });
     }
 
+    /// Gives the lines the numbers that they have behind so many others, which were not known while they were read.
+    pub(crate) fn stand_behind(&mut self, lines: u64) {
+        self.first_line += lines;
+        for row in &mut self.rejected {
+            row.line = row.line.and_then(|line| line.checked_add_unsigned(lines));
+        }
+        for (line, _) in &mut self.errors {
+            *line += lines;
+        }
+    }
+
     /// No more events will come: gives back room that was set aside for more.
     pub(crate) fn finish(&mut self) {
         self.rows.shrink_to_fit();
-        self.words.shrink_to_fit();
+        self.words.shrink();
     }
 
     /// The bytes that the part keeps in memory, roughly.
     pub(crate) fn memory(&self) -> usize {
-        self.rows.capacity() * size_of::<Row>()
-            + self.words.capacity() * size_of::<u32>()
-            + self.rejected.len() * 2 * size_of::<QuarantineRow>()
-    }
-
-    /// The words of a row.
-    #[inline]
-    pub(crate) fn words(&self, at: usize) -> &[u32] {
-        &self.words[at * self.words_per_row..(at + 1) * self.words_per_row]
+        self.rows.capacity() * size_of::<Row>() + self.words.memory() + self.rejected.len() * 2 * size_of::<QuarantineRow>()
     }
 
     /// Gives the texts the numbers that a newer generation of dictionaries has for them.
     pub(crate) fn renumber(&mut self, columns: &ColumnSet, newer: &Arc<Dictionaries>) {
-        if Arc::ptr_eq(&self.dictionaries, newer) || self.words_per_row == 0 {
+        if Arc::ptr_eq(&self.dictionaries, newer) || self.words.per_row() == 0 {
             return;
         }
         let mut known = Known::default();
         known.follow(newer);
-        for row in self.words.chunks_exact_mut(self.words_per_row) {
+        let per_row = self.words.per_row();
+        for row in self.words.whole(self.rows.len()).chunks_exact_mut(per_row) {
             for cell in columns.cells() {
                 if let Cell::Text { word, dictionary } = *cell
                     && let Some(text) = self.dictionaries.text(dictionary, row[word])
@@ -342,7 +325,7 @@ impl Part {
             start = end;
         }
         let rows = order.iter().map(|at| self.rows[*at as usize]).collect();
-        let words = rows_of_words(&self.words, self.words_per_row, &order);
+        let words = self.words.pack(&order);
         if !self.dropped.is_empty() {
             self.dropped = order.iter().map(|at| self.dropped[*at as usize]).collect();
         }
@@ -350,7 +333,7 @@ impl Part {
             self.arrivals = order.iter().map(|at| self.arrivals[*at as usize]).collect();
         }
         self.groups = Some(Groups { bits, groups });
-        Room { rows: std::mem::replace(&mut self.rows, rows), words: std::mem::replace(&mut self.words, words) }
+        Room { rows: std::mem::replace(&mut self.rows, rows), words }
     }
 
     /// The rows' months in ascending order (`Month::epoch_months`), and each row's place among them.
@@ -382,9 +365,9 @@ impl Part {
         self.groups.as_ref().map_or(&[], |groups| &groups.groups)
     }
 
-    /// The words of some rows.
-    pub(crate) fn words_of(&self, rows: std::ops::Range<usize>) -> &[u32] {
-        &self.words[rows.start * self.words_per_row..rows.end * self.words_per_row]
+    /// Appends the words of some rows.
+    pub(crate) fn read_words(&self, rows: Range<usize>, to: &mut Vec<u32>) {
+        self.words.read(rows, to);
     }
 
     /// Takes a row out again, for a reason found later.
@@ -429,7 +412,7 @@ impl Part {
 
     /// The partner of a row.
     pub(crate) fn partner(&self, at: usize) -> Option<Arc<str>> {
-        self.partner_number(self.words(at)).and_then(|number| self.partner_text(number))
+        self.partner_text(self.words.word(at, self.partner_cell?.0))
     }
 
     /// The number of the partner in a row's words.

@@ -41,8 +41,6 @@ pub(super) struct Content {
     digest: xxhash3_128::Hasher,
     key: DomainHasher,
     pub(super) bytes: u64,
-    /// Line ends among them.
-    pub(super) lines: u64,
 }
 
 impl Content {
@@ -54,13 +52,12 @@ impl Content {
         }
         // A secret that is long enough is never refused.
         let digest = xxhash3_128::Hasher::with_seed_and_secret(0, secret).unwrap_or_default();
-        Self { digest, key: hasher.clone(), bytes: 0, lines: 0 }
+        Self { digest, key: hasher.clone(), bytes: 0 }
     }
 
     pub(super) fn update(&mut self, bytes: &[u8]) {
         self.digest.write(bytes);
         self.bytes += bytes.len() as u64;
-        self.lines += count_newlines(bytes);
     }
 
     /// The chained hash up to here, as a transaction's value.
@@ -81,8 +78,17 @@ impl Content {
     }
 }
 
-fn count_newlines(bytes: &[u8]) -> u64 {
-    memchr::memchr_iter(b'\n', bytes).count() as u64
+/// Content that was ingested before, and its lines.
+struct Before {
+    content: Content,
+    lines: u64,
+}
+
+impl Before {
+    fn update(&mut self, bytes: &[u8]) {
+        self.content.update(bytes);
+        self.lines += memchr::memchr_iter(b'\n', bytes).count() as u64;
+    }
 }
 
 /// A file's name in transactions and quarantine.
@@ -118,6 +124,8 @@ pub(super) struct Resolved {
     pub(super) identity: Identity,
     /// What was ingested before: all of it stands in front of the stream's next byte.
     pub(super) content: Content,
+    /// Line ends in it.
+    pub(super) lines: u64,
     /// The transactions' present values: bytes, chain.
     pub(super) before: Option<(i64, i64)>,
 }
@@ -145,42 +153,47 @@ struct Candidate {
 pub(super) fn resolve(stream: &mut Stream, hasher: &DomainHasher, lookup: Lookup<'_>) -> io::Result<Found> {
     let head = stream.peek(HEAD_BYTES)?;
     let (fresh, mut candidates) = candidates(&head, hasher, lookup);
-    let unread = |identity| Resolved { identity, content: Content::new(hasher), before: None };
+    let unread = |identity| Resolved { identity, content: Content::new(hasher), lines: 0, before: None };
     if candidates.is_empty() {
         return Ok(Found::Here(unread(fresh)));
     }
     candidates.sort_by_key(|candidate| candidate.bytes);
-    let mut content = Content::new(hasher);
+    let mut walked = Before { content: Content::new(hasher), lines: 0 };
     let mut best: Option<Resolved> = None;
     // What stands in the beginning, which has been looked at and not taken, needs not be read: a stream cannot be read twice.
     let (mut taken, all_seen) = (0, head.len() < HEAD_BYTES);
     for candidate in candidates {
         let end = usize::try_from(candidate.bytes).unwrap_or(usize::MAX).min(head.len());
-        let begin = usize::try_from(content.bytes).unwrap_or(usize::MAX);
-        content.update(head.get(begin..end).unwrap_or_default());
-        let reached = if content.bytes == candidate.bytes || all_seen {
-            Ok(content.bytes == candidate.bytes)
+        let begin = usize::try_from(walked.content.bytes).unwrap_or(usize::MAX);
+        walked.update(head.get(begin..end).unwrap_or_default());
+        let reached = if walked.content.bytes == candidate.bytes || all_seen {
+            Ok(walked.content.bytes == candidate.bytes)
         } else {
-            skip(stream, content.bytes - taken)
-                .and_then(|()| advance(stream, &mut content, candidate.bytes))
-                .inspect(|_| taken = content.bytes)
+            skip(stream, walked.content.bytes - taken)
+                .and_then(|()| advance(stream, &mut walked, candidate.bytes))
+                .inspect(|_| taken = walked.content.bytes)
         };
         match reached {
             Ok(true) => {}
-            Ok(false) if lookup(&content.whole_app()).is_some() => {
-                return Ok(Found::Known(candidate.identity, content.bytes));
+            Ok(false) if lookup(&walked.content.whole_app()).is_some() => {
+                return Ok(Found::Known(candidate.identity, walked.content.bytes));
             }
             // Shorter than what was ingested, or broken before: read anew, what breaks breaks again.
             Ok(false) | Err(_) => {
                 if !all_seen {
-                    taken = content.bytes;
+                    taken = walked.content.bytes;
                 }
                 break;
             }
         }
-        if content.chain() == candidate.chain {
+        if walked.content.chain() == candidate.chain {
             let bytes = i64::try_from(candidate.bytes).unwrap_or(i64::MAX);
-            best = Some(Resolved { identity: candidate.identity, content: content.clone(), before: Some((bytes, candidate.chain)) });
+            best = Some(Resolved {
+                identity: candidate.identity,
+                content: walked.content.clone(),
+                lines: walked.lines,
+                before: Some((bytes, candidate.chain)),
+            });
         }
     }
     let resolved = best.unwrap_or_else(|| unread(fresh));
@@ -214,13 +227,13 @@ fn candidates(head: &[u8], hasher: &DomainHasher, lookup: Lookup<'_>) -> (Identi
 }
 
 /// Reads on to `bytes`; false when the stream ends (or breaks) before.
-fn advance(stream: &mut Stream, content: &mut Content, bytes: u64) -> io::Result<bool> {
+fn advance(stream: &mut Stream, walked: &mut Before, bytes: u64) -> io::Result<bool> {
     let mut buffer = vec![0; STEP_BYTES];
-    while content.bytes < bytes {
-        let wanted = usize::try_from(bytes - content.bytes).unwrap_or(STEP_BYTES).min(STEP_BYTES);
+    while walked.content.bytes < bytes {
+        let wanted = usize::try_from(bytes - walked.content.bytes).unwrap_or(STEP_BYTES).min(STEP_BYTES);
         match stream.fill(&mut buffer[..wanted])? {
             0 => return Ok(false),
-            read => content.update(&buffer[..read]),
+            read => walked.update(&buffer[..read]),
         }
     }
     Ok(true)

@@ -79,6 +79,7 @@ pub(super) async fn run(
         outcome_of: vec![None; paths.len()],
         paths,
         received: 0,
+        lines: 0,
         touched: BTreeSet::new(),
         settled: BTreeSet::new(),
         under_way: 0,
@@ -268,26 +269,22 @@ fn decode(admission: &Admission, worker: &mut Worker, view: &View, read: Read) -
         Read::Chunk(chunk) => chunk,
         told => return Outcome::Told(told),
     };
-    let mut part = Part::new(
-        Arc::clone(&chunk.source),
-        view.arrival,
-        chunk.first_line,
-        &admission.columns,
-        admission.decoder.contract().roles().partner,
-        0,
-        0,
-    );
-    part.use_room(&mut worker.room, chunk.lines);
+    let mut part =
+        Part::new(Arc::clone(&chunk.source), view.arrival, 1, &admission.columns, admission.decoder.contract().roles().partner, 0, 0);
+    part.use_room(&mut worker.room);
     part.explained = chunk.explained;
     let mut intake = Intake::new(admission, worker, view, None, &mut part);
     if chunk.oversized {
-        intake.reject(Rejection::whole(Reason::TooLarge), chunk.first_line);
+        intake.reject(Rejection::whole(Reason::TooLarge), 1);
     }
-    for (line, number) in TextLines::new(chunk.buffer.lines()).zip(chunk.first_line..) {
-        let line = if number == 1 { Line::Bytes(without_mark(line.bytes())) } else { line };
-        intake.line(line, number);
+    let mut lines = u64::from(chunk.oversized);
+    for line in TextLines::new(chunk.buffer.lines()) {
+        lines += 1;
+        let line = if lines == 1 && chunk.begins { Line::Bytes(without_mark(line.bytes())) } else { line };
+        intake.line(line, lines);
     }
     drop(intake);
+    part.lines = lines;
     if part.is_decided() {
         worker.room = part.group(RANGE_BITS);
     } else {
@@ -315,6 +312,8 @@ struct Assembler<'a> {
     /// Where each file stands in the report, once opened.
     outcome_of: Vec<Option<usize>>,
     received: u64,
+    /// Of the file that is read: those before the next part.
+    lines: u64,
     touched: BTreeSet<Month>,
     /// Months that their only batch has settled.
     settled: BTreeSet<Month>,
@@ -327,6 +326,8 @@ impl Assembler<'_> {
         match outcome {
             Outcome::Told(read) => self.told(read),
             Outcome::Part { file, mut part, txns } => {
+                part.stand_behind(self.lines);
+                self.lines += part.lines;
                 self.ordered.part(&mut part).await?;
                 self.publish();
                 self.received += part.tally.received();
@@ -344,7 +345,8 @@ impl Assembler<'_> {
 
     fn told(&mut self, read: Read) {
         match read {
-            Read::Opened { file, source, skipped } => {
+            Read::Opened { file, source, skipped, lines } => {
+                self.lines = lines;
                 if let Some(place) = self.outcome_of.get_mut(file) {
                     *place = Some(self.report.files.len());
                 }
@@ -361,12 +363,12 @@ impl Assembler<'_> {
                     outcome.bytes = bytes;
                 }
             }
-            Read::Broken { file, message, line, offset } => {
+            Read::Broken { file, message, offset } => {
                 if let Some(outcome) = self.outcome(file) {
                     outcome.bytes = offset.saturating_sub(outcome.skipped_bytes);
                 }
                 let path = self.paths.get(file).map(|path| path.display().to_string()).unwrap_or_default();
-                self.report.errors.push(FileError { path, message, line, offset });
+                self.report.errors.push(FileError { path, message, line: self.lines, offset });
             }
             Read::Chunk(_) => {}
         }

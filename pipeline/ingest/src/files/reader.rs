@@ -23,10 +23,8 @@ pub(super) struct Chunk {
     pub(super) file: usize,
     pub(super) source: Arc<str>,
     pub(super) buffer: Buffer,
-    /// Number of the first line, from 1.
-    pub(super) first_line: u64,
-    /// Lines, to make room for rows.
-    pub(super) lines: usize,
+    /// It is the beginning of the content.
+    pub(super) begins: bool,
     /// Instead of lines: one line that is longer than a chunk.
     pub(super) oversized: bool,
     /// Quarantine holds its rejected lines already: an earlier run ended between the two commits.
@@ -86,14 +84,14 @@ impl Drop for Buffer {
 
 /// What the reader tells, in order.
 pub(super) enum Read {
-    /// A file begins; so many bytes of it were ingested before.
-    Opened { file: usize, source: Arc<str>, skipped: u64 },
+    /// A file begins; so many bytes and lines of it were ingested before.
+    Opened { file: usize, source: Arc<str>, skipped: u64, lines: u64 },
     /// Lines.
     Chunk(Chunk),
     /// A file ends.
     Closed { file: usize, bytes: u64 },
     /// A file breaks off.
-    Broken { file: usize, message: String, line: u64, offset: u64 },
+    Broken { file: usize, message: String, offset: u64 },
 }
 
 /// Nobody listens any more.
@@ -137,27 +135,25 @@ impl Reader<'_> {
     }
 
     fn file(&mut self, file: usize, input: &Input, send: &mut dyn FnMut(Read) -> Result<(), Stopped>) -> Result<(), Stopped> {
-        let broken = |message: String| Read::Broken { file, message, line: 0, offset: 0 };
+        let broken = |message: String| Read::Broken { file, message, offset: 0 };
         let (mut stream, resolved) = match self.open(input) {
             Ok(Opening::At(stream, resolved)) => (stream, *resolved),
             Ok(Opening::Known(identity, bytes)) => {
                 let source = self.source(&identity);
-                send(Read::Opened { file, source, skipped: bytes })?;
+                send(Read::Opened { file, source, skipped: bytes, lines: 0 })?;
                 return send(Read::Closed { file, bytes: 0 });
             }
             Err(error) => return send(broken(explain(&error))),
         };
         let source = self.source(&resolved.identity);
         let explained = self.snapshot.txn(Table::Quarantine, &resolved.identity.app()).and_then(|bytes| u64::try_from(bytes).ok());
-        let Resolved { identity, content, before } = resolved;
+        let Resolved { identity, content, lines, before } = resolved;
         let mut position = Position { identity, content, before, explained: explained.unwrap_or(0) };
         let skipped = position.content.bytes;
-        send(Read::Opened { file, source: Arc::clone(&source), skipped })?;
+        send(Read::Opened { file, source: Arc::clone(&source), skipped, lines })?;
         match self.lines(file, &source, &mut stream, &mut position, send)? {
             Ok(()) => send(Read::Closed { file, bytes: position.content.bytes - skipped }),
-            Err(error) => {
-                send(Read::Broken { file, message: explain(&error), line: position.content.lines, offset: position.content.bytes })
-            }
+            Err(error) => send(Read::Broken { file, message: explain(&error), offset: position.content.bytes }),
         }
     }
 
@@ -201,8 +197,9 @@ impl Reader<'_> {
         let mut buffer = self.pool.take(chunk_bytes);
         let mut ended = false;
         loop {
-            // Where the buffer's lines begin in the content, and how much of them was taken into it while they were read.
-            let (first_line, mut taken) = (position.content.lines + 1, 0);
+            let begins = position.content.bytes == 0;
+            // How much of the buffer's lines was taken into the content while they were read.
+            let mut taken = 0;
             if !ended {
                 let wanted = buffer.bytes.len() - buffer.len;
                 let read = match self.fill(stream, position, &mut buffer, &mut taken) {
@@ -218,16 +215,7 @@ impl Reader<'_> {
                     Err(error) => return Ok(Err(error)),
                 };
                 let (buffer, explained) = (self.pool.take(0), position.is_explained());
-                send(Read::Chunk(Chunk {
-                    file,
-                    source: Arc::clone(source),
-                    buffer,
-                    first_line,
-                    lines: 1,
-                    oversized: true,
-                    explained,
-                    txns,
-                }))?;
+                send(Read::Chunk(Chunk { file, source: Arc::clone(source), buffer, begins, oversized: true, explained, txns }))?;
                 continue;
             }
             if let Some(last) = line_end {
@@ -238,9 +226,8 @@ impl Reader<'_> {
                 buffer.len = last + 1;
                 position.content.update(&buffer.lines()[taken..]);
                 let (txns, explained) = (self.advance(position), position.is_explained());
-                let lines = usize::try_from(position.content.lines + 1 - first_line).unwrap_or_default();
                 let source = Arc::clone(source);
-                send(Read::Chunk(Chunk { file, source, buffer, first_line, lines, oversized: false, explained, txns }))?;
+                send(Read::Chunk(Chunk { file, source, buffer, begins, oversized: false, explained, txns }))?;
                 buffer = next;
             }
             if ended && last_line_end(&buffer, position).is_none() {
@@ -309,7 +296,7 @@ impl Reader<'_> {
         buffer: Buffer,
         send: &mut dyn FnMut(Read) -> Result<(), Stopped>,
     ) -> Result<(), Stopped> {
-        let first_line = position.content.lines + 1;
+        let begins = position.content.bytes == 0;
         let mut whole = position.content.clone();
         whole.update(buffer.lines());
         let app = whole.whole_app();
@@ -325,7 +312,7 @@ impl Reader<'_> {
         let explained = self.snapshot.txn(Table::Quarantine, &app).is_some();
         self.moved.insert(app.clone(), after);
         txns.push(Txn { app, before: None, after });
-        send(Read::Chunk(Chunk { file, source: Arc::clone(source), buffer, first_line, lines: 1, oversized: false, explained, txns }))
+        send(Read::Chunk(Chunk { file, source: Arc::clone(source), buffer, begins, oversized: false, explained, txns }))
     }
 
     /// The transactions that say that all content up to here is ingested.

@@ -137,10 +137,7 @@ impl QueryError {
 
     /// Whether a file has gone since the snapshot, so that asking again on a new view helps.
     pub fn is_vanished_file(&self) -> bool {
-        self.causes().any(|error| {
-            error.downcast_ref::<StoreError>().is_some_and(StoreError::is_vanished_file)
-                || error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::NotFound)
-        })
+        ameles_store::is_vanished_file(self)
     }
 
     /// The error for a log: without what the user typed, which may be an identifier.

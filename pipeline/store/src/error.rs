@@ -121,19 +121,20 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the cause is a file that has gone since the snapshot: reading a new snapshot helps.
     pub fn is_vanished_file(&self) -> bool {
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
-        while let Some(error) = cause {
-            if let Some(object_store::Error::NotFound { .. }) = error.downcast_ref::<object_store::Error>() {
-                return true;
-            }
-            if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::NotFound) {
-                return true;
-            }
-            cause = error.source();
-        }
-        false
+        is_vanished_file(self)
     }
     pub(crate) fn schema(table: Table, what: impl Into<String>) -> Self {
         Self::Schema { table: table.as_str(), what: what.into() }
     }
+}
+
+/// As often a new snapshot is read before a file that has gone is an error: rewrites and purges may follow each other for a while.
+pub const SNAPSHOTS_MAX: u32 = 5;
+
+/// Whether an error, whoever's it is, has a file as its cause that has gone since the snapshot.
+pub fn is_vanished_file(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        error.downcast_ref::<object_store::Error>().is_some_and(|error| matches!(error, object_store::Error::NotFound { .. }))
+            || error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    })
 }

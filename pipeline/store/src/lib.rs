@@ -57,7 +57,7 @@ pub use append::{Append, Appended, Settling, Txn};
 pub use cohorts::{Cohorts, NEVER};
 pub use compact::Compacted;
 pub use direct::{RowSink, SettledRows, WrittenTable};
-pub use error::StoreError;
+pub use error::{SNAPSHOTS_MAX, StoreError, is_vanished_file};
 pub use lease::{Maintainer, WriterLease};
 pub use locked::Locked;
 pub use names::takes_the_place_of;

@@ -22,7 +22,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{self, Origin};
-use crate::{DataFile, StoreError};
+use crate::{DataFile, SNAPSHOTS_MAX, StoreError};
 
 /// A table at one version.
 #[derive(Clone, Debug, Default)]
@@ -171,7 +171,7 @@ pub(crate) fn load(table: Table, folder: &Path, known: Option<&Arc<LogState>>) -
     loop {
         attempt += 1;
         match load_all(table, folder) {
-            Err(error) if attempt < 5 && error.is_vanished_file() => {}
+            Err(error) if attempt < SNAPSHOTS_MAX && error.is_vanished_file() => {}
             other => return Ok(other?.map(Arc::new)),
         }
     }

@@ -28,7 +28,7 @@ use crate::rollup::{RolledUp, roll_up};
 use crate::scan::Layout;
 use crate::settle::in_order;
 use crate::snapshot::{one_generation, runs};
-use crate::{DataFile, Snapshot, StoreError, Warehouse};
+use crate::{DataFile, SNAPSHOTS_MAX, Snapshot, StoreError, Warehouse};
 
 /// One snapshot with one state of the suppressions.
 pub struct ReadView {
@@ -60,10 +60,13 @@ impl ReadView {
     /// When storage fails.
     pub fn open<'a>(warehouse: &'a Warehouse, suppressions: Arc<SuppressionSet>) -> BoxFuture<'a, Result<Arc<Self>, StoreError>> {
         async move {
-            match Self::try_open(warehouse, &suppressions).await {
-                // A purge took files away between the log and the look at them: a new snapshot names others.
-                Err(error) if error.is_vanished_file() => Self::try_open(warehouse, &suppressions).await,
-                opened => opened,
+            let mut attempt = 1;
+            loop {
+                match Self::try_open(warehouse, &suppressions).await {
+                    // A purge took files away between the log and the look at them: a new snapshot names others.
+                    Err(error) if error.is_vanished_file() && attempt < SNAPSHOTS_MAX => attempt += 1,
+                    opened => return opened,
+                }
             }
         }
         .boxed()

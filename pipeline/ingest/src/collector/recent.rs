@@ -145,7 +145,7 @@ mod tests {
             warehouse: home.env.warehouse.clone(),
             clock: Arc::new(Purging(Mutex::new(devices(numbers)), home.warehouse.clone())),
             random: Arc::clone(&home.env.random),
-            limits: home.env.limits.clone(),
+            limits: home.env.limits,
             k: home.env.k,
         };
         let left = remember(&purged(1..SNAPSHOTS_MAX), 1 << 20).await.unwrap().len();

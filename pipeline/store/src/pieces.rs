@@ -147,10 +147,12 @@ struct Share {
 
 impl Writing {
     pub(crate) fn run(&self) -> Result<Wrote, StoreError> {
+        let jobs: usize = self.forms.iter().map(|form| form.pieces).sum();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs).max(1);
         let (to_sync, syncing) = syncing::channel();
         let (shares, synced) = std::thread::scope(|scope| {
-            let syncing = scope.spawn(|| syncing.run());
-            let shares = self.pieces(&to_sync);
+            let syncing = scope.spawn(|| syncing.run(threads));
+            let shares = self.pieces(threads, &to_sync);
             drop(to_sync);
             (shares, syncing.join())
         });
@@ -173,14 +175,12 @@ impl Writing {
         Ok(wrote)
     }
 
-    /// Makes and writes all pieces, as many at once as there are cores.
-    fn pieces(&self, to_sync: &ToSync) -> Vec<Result<Share, StoreError>> {
+    /// Makes and writes all pieces, so many at once.
+    fn pieces(&self, threads: usize, to_sync: &ToSync) -> Vec<Result<Share, StoreError>> {
         let pieces = self.forms.iter().enumerate().flat_map(|(month, form)| (0..form.pieces).map(move |piece| (month, piece)));
         let queue: Mutex<VecDeque<(usize, usize)>> = Mutex::new(pieces.collect());
         let so_far: Vec<MonthSoFar> =
             self.forms.iter().map(|form| MonthSoFar { left: AtomicUsize::new(form.pieces), links: Mutex::default() }).collect();
-        let jobs = queue.lock().unwrap_or_else(PoisonError::into_inner).len();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs).max(1);
         let work = || -> Result<Share, StoreError> {
             let mut share = Share::default();
             loop {

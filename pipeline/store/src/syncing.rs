@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 
 use bytes::Bytes;
 
@@ -41,17 +41,36 @@ impl ToSync {
 }
 
 impl Syncing {
-    /// Syncs and names what comes until nothing more can; when it returns, files and names are on the disk.
-    pub(crate) fn run(self) -> Result<(), NotSynced> {
+    /// Syncs and names what comes until nothing more can, so many at once; when it returns, files and names are on the disk.
+    pub(crate) fn run(self, threads: usize) -> Result<(), NotSynced> {
+        let staged = Mutex::new(Some(self.0));
+        let panicked = |_| Err(NotSynced { path: PathBuf::new(), source: io::Error::other("a thread that syncs files panicked") });
+        let named: Vec<Result<BTreeSet<PathBuf>, NotSynced>> = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| name_all(&staged))).collect();
+            let own = name_all(&staged);
+            others.into_iter().map(|other| other.join().unwrap_or_else(panicked)).chain([own]).collect()
+        });
         let mut folders = BTreeSet::new();
-        for staged in self.0 {
-            let path = staged.path().to_owned();
-            if let Some(folder) = path.parent() {
-                folders.insert(folder.to_owned());
-            }
-            staged.put(IfThere::Fail).map_err(|source| NotSynced { path, source })?;
+        for of_thread in named {
+            folders.append(&mut of_thread?);
         }
         folders.into_iter().try_for_each(|path| sync_directory(&path).map_err(|source| NotSynced { path, source }))
+    }
+}
+
+/// One thread's share; gives the folders in which there are new names. Where it fails, nothing more is taken.
+fn name_all(staged: &Mutex<Option<mpsc::Receiver<Staged>>>) -> Result<BTreeSet<PathBuf>, NotSynced> {
+    let lock = || staged.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut folders = BTreeSet::new();
+    loop {
+        let next = lock().as_ref().and_then(|staged| staged.recv().ok());
+        let Some(next) = next else { return Ok(folders) };
+        let path = next.path().to_owned();
+        folders.extend(path.parent().map(Path::to_owned));
+        if let Err(source) = next.put(IfThere::Fail) {
+            lock().take();
+            return Err(NotSynced { path, source });
+        }
     }
 }
 
@@ -65,7 +84,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (to_sync, syncing) = channel();
         std::thread::scope(|scope| {
-            let syncing = scope.spawn(|| syncing.run());
+            let syncing = scope.spawn(|| syncing.run(3));
             for number in 0..3 * WAITING_MAX {
                 let path = folder.path().join(format!("month={}/{number}", number % 3));
                 to_sync.write(&path, Bytes::from(number.to_string())).unwrap();
@@ -88,7 +107,7 @@ mod tests {
         std::fs::write(&taken, "theirs").unwrap();
         let (to_sync, syncing) = channel();
         std::thread::scope(|scope| {
-            let syncing = scope.spawn(|| syncing.run());
+            let syncing = scope.spawn(|| syncing.run(1));
             to_sync.write(&taken, Bytes::from_static(b"ours")).unwrap();
             let refused = (0..2 * WAITING_MAX + 1).find_map(|number| {
                 let written = to_sync.write(&folder.path().join(number.to_string()), Bytes::new());

@@ -24,8 +24,8 @@ use super::{Part, Row};
 
 /// Rows of a piece, roughly: what a thread has in hand as columns.
 const PIECE_ROWS: usize = 448 << 10;
-/// The last ones may be as small as this.
-const PIECE_ROWS_LEAST: usize = PIECE_ROWS / 8;
+/// The last ones may be as small as this: smaller ones would make each erasure replace more files.
+const PIECE_ROWS_LEAST: usize = PIECE_ROWS / 4;
 /// Leading bits of the device that large batches are parted by: a range of a month fits a core's cache.
 pub(crate) const RANGE_BITS: u32 = 8;
 /// Batches of so many rows are parted.
@@ -259,7 +259,7 @@ mod tests {
     proptest! {
         #[test]
         fn pieces_hold_each_share_once_and_end_small(
-            mut sizes in prop::collection::vec((0..4_i32, 1..PIECE_ROWS / 8), 1..200),
+            mut sizes in prop::collection::vec((0..4_i32, 1..PIECE_ROWS_LEAST), 1..200),
             threads in 1..9_usize,
         ) {
             sizes.sort_unstable();

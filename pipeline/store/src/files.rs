@@ -116,7 +116,7 @@ pub(crate) struct RunWriter<'a> {
     written: Vec<Written>,
     tag_range: bool,
     hashed: bool,
-    /// Where to files go instead of being on the disk at once.
+    /// Where files go instead of being on the disk at once.
     to_sync: Option<&'a ToSync>,
 }
 

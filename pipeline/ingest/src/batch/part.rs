@@ -96,7 +96,7 @@ pub(crate) struct Part {
     pub(crate) flagged: Vec<(usize, Flags)>,
     /// Rows that were taken out again, by place; empty when there are none.
     dropped: Vec<bool>,
-    /// As the how manieth each row came; empty unless [`Self::remember_order`] was called.
+    /// The place that each row had when [`Self::remember_order`] was called; empty unless it was.
     arrivals: Vec<u32>,
     pub(crate) consents: Vec<ConsentRow>,
     /// Rows of `quarantine`.
